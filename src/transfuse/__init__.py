@@ -1,0 +1,36 @@
+"""transfuse: which way of combining or reusing deep models is best for your data, by how much, and at what cost."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transfuse.experiment import run as run
+    from transfuse.models.loading import load as load
+    from transfuse.report.compare import compare as compare
+    from transfuse.strategy.output_fusion import fuse as fuse
+    from transfuse.strategy.weight_fusion import merge as merge
+
+__version__ = "0.1.0"
+
+# name -> module; imported on first use, so that `import transfuse` loads neither torch nor Lightning
+_PUBLIC = {
+    "compare": "transfuse.report.compare",
+    "fuse": "transfuse.strategy.output_fusion",
+    "load": "transfuse.models.loading",
+    "merge": "transfuse.strategy.weight_fusion",
+    "run": "transfuse.cli",
+}
+
+__all__ = ["__version__", "compare", "fuse", "load", "merge", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'transfuse' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,39 @@
+"""An architecture as data: what the `model` group composes to, hashable for the store and able to build networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from transfuse.randomness import global_stream
+from transfuse.types import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A network's recipe.
+
+    Attributes:
+        name: the config's name, such as `cnn`.
+        recipe: `_target_` and every size, plain values only; part of every base model's key.
+        make: builds the network: `make(input_shape=..., tasks=...)`.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    make: Callable[..., nn.Module] = field(repr=False, compare=False)
+
+    @property
+    def layout(self) -> str:
+        """Canonical JSON of the recipe: equal layouts build equal state dict keys and shapes for equal data."""
+        return json.dumps(self.recipe, sort_keys=True, separators=(",", ":"))
+
+    def build(self, input_shape: tuple[int, ...], tasks: tuple[Task, ...], generator: torch.Generator) -> nn.Module:
+        """A network with fresh weights drawn from `generator`: inputs (N, *input_shape) to {task: (N, C)}."""
+        with global_stream(generator):
+            return self.make(input_shape=input_shape, tasks=tasks)

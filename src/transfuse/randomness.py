@@ -1,0 +1,38 @@
+"""Random streams: every use of chance has a generator of its own, derived from the run's seed and a purpose."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2^63) from anything JSON can hold: the first bytes of its SHA-256.
+
+    `derive_seed(0, "member", 1)` and `derive_seed(1, "member", 0)` are unrelated, which `seed + index` is not.
+    """
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def make_generator(*parts: object) -> torch.Generator:
+    """A CPU generator seeded by `derive_seed(*parts)`."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+@contextmanager
+def global_stream(generator: torch.Generator) -> Iterator[None]:
+    """Lets code that draws from torch's global stream (layer initialization, dropout) draw from `generator`.
+
+    The global state before is restored after; `generator` itself is advanced by one draw.
+    """
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)
+        yield

@@ -1,0 +1,268 @@
+"""The contract of every strategy: what it gets, what it returns.
+
+A strategy turns base models (or their training) into one predictor. It sees training and validation data only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from transfuse.randomness import make_generator
+from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Scores, SplitName
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from transfuse.models.architecture import Architecture
+    from transfuse.training.fit import Fit, Fitting
+    from transfuse.training.settings import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberDescription:
+    """A base model before it is trained.
+
+    Attributes:
+        name: for people, such as `seeds-0`.
+        key: of its entry in the store.
+        architecture: the model's config name, such as `cnn`.
+        layout: canonical JSON of its whole architecture; equal layouts have equal state dict keys and shapes.
+        tasks: names of the tasks that it has heads for.
+        trained_on: `target` (the problem's own data) or `source` (transfer problems).
+    """
+
+    name: str
+    key: str
+    architecture: str
+    layout: str
+    tasks: tuple[str, ...]
+    trained_on: Literal["target", "source"] = "target"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """The pool of base models before any is trained: what `Strategy.check` judges.
+
+    Attributes:
+        recipe: the pool's config name, such as `seeds`.
+        members: in order.
+        has_base: whether all members started from one known set of weights.
+    """
+
+    recipe: str
+    members: tuple[MemberDescription, ...]
+    has_base: bool = False
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """A trained network that a strategy starts from.
+
+    Attributes:
+        description: what it is.
+        state: its weights; never change them, `network()` gives a copy.
+        build: makes a network of its architecture with fresh weights.
+        validation: task -> metric -> value on the validation split of the data that it was trained on.
+        seconds: what its training took, whenever that was.
+        trained_here: whether this run trained it (otherwise it was read from the store).
+    """
+
+    description: MemberDescription
+    state: Mapping[str, Tensor]
+    build: Callable[[], nn.Module]
+    validation: Mapping[str, Scores]
+    seconds: float
+    trained_here: bool
+
+    def network(self) -> nn.Module:
+        """A new network with this model's weights, in evaluation mode, sharing no storage with anything."""
+        network = self.build()
+        network.load_state_dict({key: value.clone() for key, value in self.state.items()})
+        return network.eval()
+
+
+class BaseModels(ABC):
+    """The ordered pool of base models. A member is trained, or read from the store, when it is first asked for."""
+
+    description: Description
+
+    def __len__(self) -> int:
+        return len(self.description)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> BaseModel:
+        """Member `index`, trained or loaded now if it was not yet."""
+
+    def __iter__(self) -> Iterator[BaseModel]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    @abstractmethod
+    def base(self) -> BaseModel | None:
+        """The weights that all members started from, or None."""
+
+    @abstractmethod
+    def logits(self, split: SplitName) -> dict[str, Tensor]:
+        """Task -> (M, N, C) float32 outputs of all members on a split of the problem's data, in the split's order."""
+
+    @abstractmethod
+    def used(self) -> tuple[BaseModel, ...]:
+        """The members (and base) that were asked for so far: what the run paid for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """All that a strategy may use.
+
+    Attributes:
+        development: training and validation data, of the source problem too; no test data.
+        base_models: the pool, lazy.
+        architecture: the run's `model`: what strategies that train build.
+        training: the run's `training` settings: the budget of every arm.
+        fit: trains a Lightning module with the run's trainer.
+        seed: of the run.
+        selection_metric: the metric that everything which selects reads on validation data.
+        cross_fit: number of folds for honest validation scores of what was fitted on validation data.
+        report: called with (name, scores, cost) to publish the progress of an arm.
+    """
+
+    development: Development
+    base_models: BaseModels
+    architecture: Architecture
+    training: Training
+    fit: Fit
+    seed: int
+    selection_metric: str
+    cross_fit: int = 5
+    report: Callable[[str, Scores, Mapping[str, float]], None] = lambda name, scores, cost: None
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A fresh generator that depends on the run's seed and on `purpose` alone."""
+        return make_generator(self.seed, purpose)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedModel:
+    """What a strategy returns: one predictor and where it came from.
+
+    Attributes:
+        network: maps inputs (N, ...) to a dict task -> (N, C) logits or values. None where the strategy is a report
+            about its members (`baseline/mean_single`). It owns its weights.
+        validation: task -> metric -> value on validation data; cross-fitted where anything was fitted on them.
+        fit: the same in sample, only where something was fitted on validation data.
+        members: indices of the base models that the network holds or was made of.
+        combiners: task -> small module from member logits (M, N, C) to fused logits (N, C), for output fusion: fused
+            predictions then come from the members' stored ones.
+        weights: fusion weights by task for the record: (M,) or (M, C) nested lists, or None.
+        diagnostics: numbers and short sentences for the record.
+        history: one row an epoch of what was trained here, for the curves.
+        looks: how many times validation scores were read to select something.
+        steps: optimizer steps taken here.
+    """
+
+    network: nn.Module | None
+    validation: Mapping[str, Scores]
+    fit: Mapping[str, Scores] = field(default_factory=dict)
+    members: tuple[int, ...] = ()
+    combiners: Mapping[str, nn.Module] | None = None
+    weights: Mapping[str, Any] | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Mapping[str, float], ...] = ()
+    looks: int = 0
+    steps: int = 0
+
+
+class Strategy(ABC):
+    """A way to turn base models into one predictor. Concrete ones are frozen dataclasses of hyper-parameters.
+
+    Class attributes:
+        family: the folder of the strategy, such as `weight_fusion`.
+        problems: the kinds of problem that it fits.
+    """
+
+    family: ClassVar[str]
+    problems: ClassVar[frozenset[ProblemKind]]
+
+    @property
+    def name(self) -> str:
+        """`<family>/<method>`, as on the command line."""
+        return f"{self.family}/{type(self).__module__.rpartition('.')[2]}"
+
+    def check(self, development: Development, base_models: Description) -> None:
+        """Raises `IncompatibleStrategyError` unless the strategy fits the problem and the pool; trains nothing."""
+        if development.kind not in self.problems:
+            raise IncompatibleStrategyError(
+                f"{self.name} is for {_listed(self.problems)} problems. Found data={development.name}, a "
+                f"{development.kind} problem with {_tasks(development)}. Did you mean {_REMEDY[development.kind]}?"
+            )
+
+    @abstractmethod
+    def apply(self, context: Context) -> FusedModel:
+        """Makes the fused model."""
+
+
+class TrainedStrategy(Strategy):
+    """A strategy that trains a network on the problem's data and can be paused and resumed."""
+
+    @abstractmethod
+    def start(self, context: Context) -> Arm:
+        """Builds the network and lays out its training; trains nothing yet."""
+
+    def comparable_from(self, total_steps: int) -> int:
+        """The step from which on the arm may be judged against others."""
+        return 0
+
+    def apply(self, context: Context) -> FusedModel:
+        """Trains to the end of the budget."""
+        arm = self.start(context)
+        arm.advance(arm.total_steps)
+        return arm.finish()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A training under way: `advance` it in as many pieces as you like, then `finish` it.
+
+    Attributes:
+        fitting: the paused training.
+        finished: makes the fused model from the finished training.
+    """
+
+    fitting: Fitting
+    finished: Callable[[Fitting], FusedModel]
+
+    @property
+    def total_steps(self) -> int:
+        """The arm's whole budget in optimizer steps."""
+        return self.fitting.total_steps
+
+    def advance(self, to_step: int) -> Scores:
+        """Trains until optimizer step `to_step` of the whole budget; returns the validation loss there."""
+        return self.fitting.advance(to_step)
+
+    def finish(self) -> FusedModel:
+        """The fused model, with the best weights by validation."""
+        return self.finished(self.fitting)
+
+
+_REMEDY: Mapping[ProblemKind, str] = {
+    "single_task": "strategy=output_fusion/average or strategy=baseline/best_single",
+    "multi_task": "strategy=multi_task/joint_sum or strategy=baseline/single_task",
+    "transfer": "strategy=parameter_transfer/full_finetune or strategy=baseline/scratch",
+}
+
+
+def _listed(kinds: frozenset[ProblemKind]) -> str:
+    return " and ".join(sorted(kinds))
+
+
+def _tasks(development: Development) -> str:
+    names = ", ".join(task.name for task in development.tasks)
+    return f"1 task ({names})" if len(development.tasks) == 1 else f"{len(development.tasks)} tasks ({names})"

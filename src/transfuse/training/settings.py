@@ -1,0 +1,87 @@
+"""The `training` and `trainer` groups as typed values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from transfuse.types import HyperparameterError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a network is trained: the equal budget of every arm. All fields are part of a base model's key.
+
+    Attributes:
+        epochs: passes over the training split; exactly one of `epochs` and `steps` is set.
+        steps: optimizer steps.
+        batch_size: examples an optimizer step sees on all devices together, before accumulation.
+        optimizer: `adam`, `adamw` or `sgd`.
+        lr: peak learning rate, > 0.
+        weight_decay: decoupled for adamw, L2 for the others, >= 0.
+        momentum: of sgd, in [0, 1).
+        schedule: `cosine` (to 0 at the end of the whole budget) or `constant`.
+        warmup: share of the budget with a linearly growing learning rate, in [0, 1).
+        gradient_clip: largest global gradient norm; null leaves gradients alone.
+        accumulate: batches added up for one optimizer step, >= 1.
+        patience: epochs without a lower validation loss before training stops; null trains to the end.
+        keep: `best` (weights of the epoch with the lowest validation loss) or `last`.
+    """
+
+    epochs: int | None = 30
+    steps: int | None = None
+    batch_size: int = 32
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.0
+    gradient_clip: float | None = None
+    accumulate: int = 1
+    patience: int | None = None
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise HyperparameterError(
+                f"Exactly one of `epochs` and `steps` should be set. "
+                f"Found `epochs = {self.epochs}`, `steps = {self.steps}`."
+            )
+        _require(self.epochs is None or self.epochs >= 1, "epochs", ">= 1", self.epochs)
+        _require(self.steps is None or self.steps >= 1, "steps", ">= 1", self.steps)
+        _require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
+        _require(self.optimizer in ("adam", "adamw", "sgd"), "optimizer", "adam, adamw or sgd", self.optimizer)
+        _require(self.lr > 0, "lr", "> 0", self.lr)
+        _require(self.weight_decay >= 0, "weight_decay", ">= 0", self.weight_decay)
+        _require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        _require(self.schedule in ("cosine", "constant"), "schedule", "cosine or constant", self.schedule)
+        _require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
+        _require(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "> 0", self.gradient_clip)
+        _require(self.accumulate >= 1, "accumulate", ">= 1", self.accumulate)
+        _require(self.patience is None or self.patience >= 1, "patience", ">= 1", self.patience)
+        _require(self.keep in ("best", "last"), "keep", "best or last", self.keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """Where training runs: the `trainer` group, handed to Lightning.
+
+    Attributes:
+        accelerator: Lightning's name: `auto`, `cpu`, `gpu`.
+        devices: how many, or `auto`.
+        strategy: Lightning's name: `auto`, `ddp_spawn` (several GPUs), `ddp_fork` (several CPU processes).
+        precision: `32-true` or `bf16-mixed`, ...
+        progress: whether to show a progress bar.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    strategy: str = "auto"
+    precision: str = "32-true"
+    progress: bool = True
+
+
+def _require(holds: bool, field: str, rule: str, value: object) -> None:
+    if not holds:
+        raise HyperparameterError(f"`{field}` should be {rule}. Found `{field} = {value}`.")
