@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transfuse.experiment import run as run
     from transfuse.models.loading import load as load
+    from transfuse.program import run as run
     from transfuse.report.compare import compare as compare
     from transfuse.strategy.output_fusion import fuse as fuse
     from transfuse.strategy.weight_fusion import merge as merge
@@ -20,7 +20,7 @@ _PUBLIC = {
     "fuse": "transfuse.strategy.output_fusion",
     "load": "transfuse.models.loading",
     "merge": "transfuse.strategy.weight_fusion",
-    "run": "transfuse.cli",
+    "run": "transfuse.program",
 }
 
 __all__ = ["__version__", "compare", "fuse", "load", "merge", "run"]

@@ -67,6 +67,7 @@ class BaseModel:
 
     Attributes:
         description: what it is.
+        architecture: its recipe, to build networks of the same kind for other tasks.
         state: its weights; never change them, `network()` gives a copy.
         build: makes a network of its architecture with fresh weights.
         validation: task -> metric -> value on the validation split of the data that it was trained on.
@@ -75,6 +76,7 @@ class BaseModel:
     """
 
     description: MemberDescription
+    architecture: Architecture
     state: Mapping[str, Tensor]
     build: Callable[[], nn.Module]
     validation: Mapping[str, Scores]
@@ -257,6 +259,19 @@ _REMEDY: Mapping[ProblemKind, str] = {
     "multi_task": "strategy=multi_task/joint_sum or strategy=baseline/single_task",
     "transfer": "strategy=parameter_transfer/full_finetune or strategy=baseline/scratch",
 }
+
+
+def require_all_tasks(strategy: Strategy, development: Development, base_models: Description) -> None:
+    """Raises unless there is a base model and each predicts every task of the problem."""
+    if not base_models.members:
+        raise IncompatibleStrategyError("`base_models` is empty. Add at least one.")
+    wanted = {task.name for task in development.tasks}
+    for member in base_models.members:
+        if missing := wanted - set(member.tasks):
+            raise IncompatibleStrategyError(
+                f"{strategy.name} needs base models that predict every task. Found {member.name} without "
+                f"{', '.join(sorted(missing))}. Did you mean base_models=seeds?"
+            )
 
 
 def _listed(kinds: frozenset[ProblemKind]) -> str:

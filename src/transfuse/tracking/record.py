@@ -34,6 +34,7 @@ class RunRecord:
         fused: `weights` and `diagnostics`.
         budget: `epochs, steps, trials, validation_looks` that the run was allowed and took.
         fingerprints: SHA-256 of the data: `development`, `test`.
+        tracking: `run_id` of the run in MLflow, and `failure` where tracking stopped.
         started: UTC time in ISO 8601.
         seconds: wall clock of the whole run.
     """
@@ -56,6 +57,7 @@ class RunRecord:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
+    tracking: Mapping[str, Any] = field(default_factory=dict)
     started: str = ""
     seconds: float = 0.0
 

@@ -1,0 +1,223 @@
+"""The lazy pool: members come from the store, or are trained under their key's lock on first need."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from transfuse.base_models.base import Members
+from transfuse.base_models.recipe import Recipe
+from transfuse.base_models.store import Entry, Store
+from transfuse.metrics import scores
+from transfuse.models.loading import load_strict, read_state
+from transfuse.models.predict import predict
+from transfuse.strategy.base import BaseModel, BaseModels, Description
+from transfuse.types import Development, IncompatibleStrategyError, Scores, Split, SplitName
+
+if TYPE_CHECKING:
+    from transfuse.training.fit import Fit, FitResult
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """News of a training, for the tracker: the member, its recipe, its history."""
+
+    member: BaseModel
+    recipe: Recipe
+    result: FitResult
+
+
+@dataclass(kw_only=True)
+class Pool(BaseModels):
+    """The base models of one run.
+
+    Attributes:
+        name: of the recipe, such as `seeds`.
+        members: their recipes.
+        development: the problem that their predictions are made on.
+        store: where they are kept.
+        fit: trains.
+        refresh_before: stored members older than this time (seconds since the epoch) are trained anew.
+        on_trained: called after each training.
+        seconds: wall clock spent so far on getting members: training, waiting for another job's training, reading.
+    """
+
+    name: str
+    members: Members
+    development: Development
+    store: Store
+    fit: Fit
+    refresh_before: float = 0.0
+    on_trained: Callable[[Trained], None] = lambda news: None
+    seconds: float = field(default=0.0, init=False)
+    _found: dict[str, BaseModel] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.description = Description(
+            recipe=self.name,
+            members=tuple(recipe.description for recipe in self.members.recipes),
+            has_base=self.members.base is not None,
+        )
+
+    def __getitem__(self, index: int) -> BaseModel:
+        """Member `index`; the pool is announced when its last member is there."""
+        recipes = self.members.recipes
+        new = recipes[index].key not in self._found
+        member = self._member(recipes[index])
+        if new and all(recipe.key in self._found for recipe in recipes):
+            self._announce()
+        return member
+
+    @property
+    def base(self) -> BaseModel | None:
+        """The weights that all members started from."""
+        return None if self.members.base is None else self._member(self.members.base)
+
+    def used(self) -> tuple[BaseModel, ...]:
+        """The trained models that were asked for so far, starts included."""
+        return tuple(self._found.values())
+
+    def logits(self, split: SplitName) -> dict[str, Tensor]:
+        """Task -> (M, N, C) logits of all members on training or validation data."""
+        return self._stacked(split, self.development.split(split))
+
+    def test_logits(self, test: Split) -> dict[str, Tensor]:
+        """The same on the test split; `evaluation` alone has one to give."""
+        return self._stacked("test", test)
+
+    def _stacked(self, name: str, split: Split) -> dict[str, Tensor]:
+        self._require_all_tasks()
+        outputs = [self._predictions(member, name, split) for member in self]
+        return {
+            task.name: torch.stack([output[task.name] for output in outputs]) for task in self.development.tasks
+        }
+
+    def _require_all_tasks(self) -> None:
+        wanted = {task.name for task in self.development.tasks}
+        for member in self.description.members:
+            if missing := wanted - set(member.tasks):
+                raise IncompatibleStrategyError(
+                    f"Every base model should predict every task. Found {member.name} without "
+                    f"{', '.join(sorted(missing))}. Did you mean base_models=seeds?"
+                )
+
+    def _predictions(self, member: BaseModel, name: str, split: Split) -> dict[str, Tensor]:
+        key, data = member.description.key, self.development.fingerprint
+        stored = self.store.get_predictions(key, data, name, split.ids)
+        if stored is None:
+            stored = predict(member.network(), split.inputs)
+            self.store.put_predictions(key, data, name, stored, split.ids)
+        return stored
+
+    def _member(self, recipe: Recipe) -> BaseModel:
+        if recipe.key not in self._found:
+            began, within = time.perf_counter(), self.seconds
+            self._found[recipe.key] = self._resolve(recipe)
+            self.seconds = within + time.perf_counter() - began  # a start trained on the way is counted once
+        return self._found[recipe.key]
+
+    def _resolve(self, recipe: Recipe) -> BaseModel:
+        """From the store; else trained, while other jobs that need the same key wait."""
+        entry = self._stored(recipe)
+        if entry is not None:
+            return _base_model(recipe, entry, trained_here=False)
+        with self.store.lock(recipe.key):
+            entry = self._stored(recipe)
+            if entry is not None:
+                return _base_model(recipe, entry, trained_here=False)
+            if recipe.training is None:
+                return self._given(recipe)
+            return self._train(recipe)
+
+    def _stored(self, recipe: Recipe) -> Entry | None:
+        entry = self.store.get(recipe.key)
+        return None if entry is None or entry.record["created"] < self.refresh_before else entry
+
+    def _train(self, recipe: Recipe) -> BaseModel:
+        assert recipe.training is not None
+        from transfuse.training.base import BaseModule
+
+        network = self._start(recipe)
+        development = recipe.development
+        module = BaseModule(network, development.tasks, recipe.training)
+        log.info("Training base model %s ...", recipe.name)
+        result = self.fit(
+            module,
+            development.train,
+            development.validation,
+            settings=recipe.training,
+            seed=recipe.seed,
+            name=f"base model {recipe.name}",
+        )
+        entry = self._put(recipe, result.network, result.seconds)
+        member = _base_model(recipe, entry, trained_here=True)
+        self.on_trained(Trained(member=member, recipe=recipe, result=result))
+        return member
+
+    def _given(self, recipe: Recipe) -> BaseModel:
+        """Weights that need no training: a user's checkpoint, or a fresh initialization."""
+        network = recipe.build()
+        if recipe.path is not None:
+            load_strict(network, read_state(Path(recipe.path)), source=recipe.path)
+        return _base_model(recipe, self._put(recipe, network, seconds=0.0), trained_here=False)
+
+    def _start(self, recipe: Recipe) -> nn.Module:
+        """A fresh network, or one with the start's weights: backbone and the heads that both have."""
+        network = recipe.build()
+        if recipe.start is not None:
+            start = self._member(recipe.start).state
+            network.load_state_dict({key: start.get(key, own) for key, own in network.state_dict().items()})
+        return network
+
+    def _put(self, recipe: Recipe, network: nn.Module, seconds: float) -> Entry:
+        development = recipe.development
+        outputs = predict(network, development.validation.inputs)
+        validation = {
+            task.name: scores(task, outputs[task.name], development.validation.targets[task.name])
+            for task in development.tasks
+        }
+        record = {
+            "name": recipe.name,
+            "recipe": recipe.canonical(),
+            "validation": validation,
+            "seconds": seconds,
+        }
+        return self.store.put(recipe.key, network.state_dict(), record)
+
+    def _announce(self) -> None:
+        members = [self._found[recipe.key] for recipe in self.members.recipes]
+        trained = sum(member.trained_here for member in members)
+        lines = [f"base models: {trained} trained, {len(members) - trained} reused"]
+        lines += [f"  {member.description.name}: {_readable(member.validation)}" for member in members]
+        log.info("\n".join(lines))
+
+
+def _base_model(recipe: Recipe, entry: Entry, *, trained_here: bool) -> BaseModel:
+    return BaseModel(
+        description=recipe.description,
+        architecture=recipe.architecture,
+        state=entry.state,
+        build=recipe.build,
+        validation=entry.record["validation"],
+        seconds=entry.record["seconds"],
+        trained_here=trained_here,
+    )
+
+
+def _readable(validation: Mapping[str, Scores]) -> str:
+    shown = ("accuracy", "nll", "rmse")
+    return ", ".join(
+        f"{task + ' ' if len(validation) > 1 else ''}{name} {value:.4g}"
+        for task, values in validation.items()
+        for name, value in values.items()
+        if name in shown
+    )

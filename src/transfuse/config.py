@@ -1,0 +1,183 @@
+"""From the composed config to typed values: the only module that knows OmegaConf and calls `instantiate`.
+
+Everything wrong with a config is told here, by its full key and before anything is read, trained or written.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from transfuse.conformity import conforms, floated, hints, readable
+from transfuse.experiment import Run
+from transfuse.models.architecture import Architecture
+from transfuse.suggest import nearest
+from transfuse.tracking import Tracker
+from transfuse.types import ConfigError, HyperparameterError
+
+_GROUPS = ("data", "model", "base_models", "strategy", "training", "trainer", "evaluation", "tracking", "paths")
+_SET_BY_US = {"input_shape", "tasks"}  # arguments of a model that the problem gives
+_FREE = {"arguments"}  # fields whose content is the user's own
+
+
+def read(config: DictConfig, folder: Path, parent: Callable[[Any], str] | None = None) -> Run:
+    """The run that a composed config describes.
+
+    Args:
+        config: composed by Hydra.
+        folder: of the run.
+        parent: for a job of a sweep: opens, or finds, the sweep's entry with a tracker.
+
+    Raises:
+        ConfigError: an unknown key, a missing value, a wrong type, or a value out of range; named by its full key.
+    """
+    plain = resolved(config)
+    _check_top(plain)
+    built = {group: _built(plain[group], group) for group in _GROUPS if group not in ("model", "paths")}
+    outputs = absolute(plain["paths"]["outputs"])
+    tracker = built["tracking"].at(outputs)
+    return Run(
+        data=built["data"],
+        architecture=_architecture(plain["model"]),
+        base_models=built["base_models"],
+        strategy=built["strategy"],
+        training=built["training"],
+        devices=built["trainer"],
+        evaluation=built["evaluation"],
+        tracker=tracker,
+        seed=plain["seed"],
+        folder=folder,
+        data_folder=absolute(plain["paths"]["data"]),
+        store=absolute(plain["paths"]["store"]),
+        refresh_before=_refresh_before(built["base_models"].refresh, folder),
+        parent=parent and (lambda: parent(tracker)),
+        plain=plain,
+    )
+
+
+def tracker_of(config: Any) -> Tracker:
+    """The tracker that a config names, for what is tracked outside of a run."""
+    plain = resolved(OmegaConf.create({"tracking": config.tracking, "paths": config.paths}))
+    tracker: Tracker = _built(plain["tracking"], "tracking").at(absolute(plain["paths"]["outputs"]))
+    return tracker
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The config as plain values, interpolations resolved; a missing value is a `ConfigError` with its key."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"`{key}` needs a value: {str(error).splitlines()[0]}.") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def absolute(path: str) -> Path:
+    """An absolute path; `~` is the user's home."""
+    return Path(path).expanduser().absolute()
+
+
+def _check_top(plain: Mapping[str, Any]) -> None:
+    known = (*_GROUPS, "seed")
+    for key in plain:
+        if key not in known:
+            raise ConfigError(f"`{key}` is no key of the config.{nearest(key, known)}")
+    for key in known:
+        if key not in plain:
+            raise ConfigError(f"The config has no `{key}`. Add it to the defaults list of your primary config.")
+    if not isinstance(plain["seed"], int) or isinstance(plain["seed"], bool) or plain["seed"] < 0:
+        raise ConfigError(f"`seed` should be an integer >= 0. Found `seed = {plain['seed']}`.")
+    known_paths = ("outputs", "data", "store")
+    for key in plain["paths"]:
+        if key not in known_paths:
+            raise ConfigError(f"`paths.{key}` is no key of the config.{nearest(key, known_paths)}")
+
+
+def _built(node: Any, key: str, **given: Any) -> Any:
+    """The object that a node describes, checked against its target's signature first."""
+    return _instantiated(_checked(node, key), key, **given)
+
+
+def _instantiated(node: Mapping[str, Any], key: str, **given: Any) -> Any:
+    try:
+        return instantiate(OmegaConf.create(dict(node)), _convert_="all", **given)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, HyperparameterError):
+            raise ConfigError(_with_key(str(cause), _full_key(error, key))) from cause
+        raise ConfigError(f"`{key}` cannot be built: {cause or error}") from error
+    except HydraException as error:
+        raise ConfigError(f"`{key}` cannot be built: {error}") from error
+
+
+def _checked(node: Any, key: str) -> dict[str, Any]:
+    """The node with its keys and types checked; integers become floats where floats are declared."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"`{key}` should be an option of its group (a mapping with `_target_`). Found {node!r}.")
+    target = _target(node["_target_"], key)
+    names = _parameters(target)
+    types = hints(target)
+    checked: dict[str, Any] = {}
+    for name, value in node.items():
+        full = f"{key}.{name}"
+        if str(name).startswith("_") and str(name).endswith("_"):
+            checked[name] = value
+        elif name not in names:
+            raise ConfigError(f"`{full}` is no key of the config.{nearest(name, names, parent=key)}")
+        elif isinstance(value, Mapping) and "_target_" in value:
+            checked[name] = _checked(value, full)
+        elif name not in _FREE and name in types and not conforms(value, types[name]):
+            raise ConfigError(f"`{full}` should be {readable(types[name])}. Found `{full} = {value!r}`.")
+        else:
+            checked[name] = floated(value, types.get(name))
+    return checked
+
+
+def _target(path: str, key: str) -> Any:
+    try:
+        return get_object(path)
+    except Exception as error:
+        raise ConfigError(f"`{key}._target_` names {path}, which cannot be imported: {error}") from error
+
+
+def _parameters(target: Any) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(target).parameters if name not in _SET_BY_US)
+
+
+def _architecture(node: Any) -> Architecture:
+    """The `model` group: a recipe, and a builder that waits for the problem's shape and tasks."""
+    checked = _checked(node, "model")
+    name = str(checked["_target_"]).rpartition(".")[2].removeprefix("build_").lower()
+
+    def make(**given: Any) -> Any:
+        return _instantiated(checked, "model", **given)
+
+    return Architecture(name=name, recipe=checked, make=make)
+
+
+def _full_key(error: InstantiationException, key: str) -> str:
+    found = re.search(r"full_key: (\S+)", str(error))
+    return f"{key}.{found.group(1)}" if found else key
+
+
+def _with_key(message: str, key: str) -> str:
+    """A hyper-parameter's message with its fields named by their full keys."""
+    return re.sub(r"`([A-Za-z_]\w*)( = [^`]*)?`", lambda match: f"`{key}.{match[1]}{match[2] or ''}`", message)
+
+
+def _refresh_before(refresh: bool, folder: Path) -> float:
+    """With `refresh`, members are trained anew once a run; once a sweep, where the run is a job of one."""
+    if not refresh:
+        return 0.0
+    sweep = folder.parent / "multirun.yaml"
+    return sweep.stat().st_mtime if sweep.exists() else time.time()

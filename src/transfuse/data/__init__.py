@@ -1,0 +1,23 @@
+"""Data sets: one a file, and what they share."""
+
+from __future__ import annotations
+
+from transfuse.data.arrays import Arrays
+from transfuse.data.dataset import Dataset
+from transfuse.data.digits import Digits
+from transfuse.data.digits_noise import DigitsNoise
+from transfuse.data.digits_tasks import DigitsTasks
+from transfuse.data.fashion_mnist import FashionMnist
+from transfuse.data.fashion_noise import FashionNoise
+from transfuse.data.splits import fingerprint
+
+__all__ = [
+    "Arrays",
+    "Dataset",
+    "Digits",
+    "DigitsNoise",
+    "DigitsTasks",
+    "FashionMnist",
+    "FashionNoise",
+    "fingerprint",
+]

@@ -1,0 +1,215 @@
+"""One run: data -> problem -> base models -> strategy -> fused model -> evaluation -> record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from transfuse.base_models import BaseModelRecipe, Pool, Setting, Store
+from transfuse.data.dataset import Dataset
+from transfuse.data.splits import fingerprint
+from transfuse.evaluation import Evaluation, Result, evaluate, write_predictions
+from transfuse.metrics import named
+from transfuse.models.architecture import Architecture
+from transfuse.strategy.base import Context, FusedModel, Strategy
+from transfuse.tracking import RunRecord, Tracker, versions
+from transfuse.tracking.hardware import hardware
+from transfuse.tracking.journal import Journal
+from transfuse.training.fit import Fit
+from transfuse.training.settings import Devices, Training
+from transfuse.types import Problem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A composed and checked config.
+
+    Attributes:
+        folder: of this run; absolute.
+        data_folder: where data files lie.
+        store: folder of the base models.
+        refresh_before: with `base_models.refresh`, members older than this are trained anew.
+        parent: opens, or finds, the sweep's entry in MLflow and returns its id; None for a run of its own.
+        plain: the resolved config as plain values.
+    """
+
+    data: Dataset
+    architecture: Architecture
+    base_models: BaseModelRecipe
+    strategy: Strategy
+    training: Training
+    devices: Devices
+    evaluation: Evaluation
+    tracker: Tracker
+    seed: int
+    folder: Path
+    data_folder: Path
+    store: Path
+    refresh_before: float
+    parent: Callable[[], str] | None
+    plain: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run whose parts fit together: data read, strategy checked; nothing written and nothing trained yet."""
+
+    run: Run
+    problem: Problem
+    pool: Pool
+    journal: Journal
+    selection_metric: str
+
+
+def prepare(run: Run) -> Prepared:
+    """Reads the data and checks that model, base models and strategy fit them; every bad input is told here."""
+    problem = run.data.build(seed=run.seed, folder=run.data_folder)
+    development = problem.development
+    selection_metric = run.evaluation.metric_for(development.tasks)
+    fit = Fit(run.devices)
+    setting = Setting(
+        development=development,
+        architecture=run.architecture,
+        training=run.training,
+        seed=run.seed,
+        precision=run.devices.precision,
+        world_size=fit.world_size,
+    )
+    members = run.base_models.members(setting)
+    journal = Journal(tracker=run.tracker, folder=run.folder)
+    pool = Pool(
+        name=run.base_models.name,
+        members=members,
+        development=development,
+        store=Store(run.store),
+        fit=fit,
+        refresh_before=run.refresh_before,
+        on_trained=journal.base_model,
+    )
+    members.recipes[0].build()  # a model that does not fit the data is told here
+    run.strategy.check(development, pool.description)
+    return Prepared(run=run, problem=problem, pool=pool, journal=journal, selection_metric=selection_metric)
+
+
+def run(settings: Run) -> RunRecord:
+    """One run from its config to its record."""
+    return execute(prepare(settings))
+
+
+def execute(prepared: Prepared) -> RunRecord:
+    """Trains what is missing, fuses or transfers, evaluates once on the test split, writes everything."""
+    run, problem, pool = prepared.run, prepared.problem, prepared.pool
+    began = time.perf_counter()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    test = fingerprint(problem.development.tasks, problem.test)
+    prepared.journal.start(run.plain, tags(run), problem, parent=run.parent and run.parent(), test=test)
+    for note in problem.notes:
+        log.info(note)
+
+    fused = run.strategy.apply(context(prepared))
+    seconds = time.perf_counter() - began
+    result = evaluate(fused, problem, pool, settings=run.evaluation)
+
+    record = summarize(prepared, fused, result, fuse_seconds=seconds - pool.seconds, test=test)
+    save(run.folder, fused, result)
+    record = replace(record, started=started, seconds=time.perf_counter() - began)
+    record.write(run.folder)
+    prepared.journal.finish(record, fused)
+    return record
+
+
+def context(prepared: Prepared) -> Context:
+    """What the strategy may use: no test data."""
+    run = prepared.run
+    return Context(
+        development=prepared.problem.development,
+        base_models=prepared.pool,
+        architecture=run.architecture,
+        training=run.training,
+        fit=prepared.pool.fit,
+        seed=run.seed,
+        selection_metric=prepared.selection_metric,
+        cross_fit=run.evaluation.cross_fit,
+    )
+
+
+def summarize(
+    prepared: Prepared, fused: FusedModel, result: Result, *, fuse_seconds: float, test: str
+) -> RunRecord:
+    """The record of a finished run."""
+    run, problem, pool = prepared.run, prepared.problem, prepared.pool
+    used = pool.used()
+    metrics = named("test", result.test) | named("validation", fused.validation) | named("fit", fused.fit)
+    base_seconds = sum(member.seconds for member in used)
+    return RunRecord(
+        config=run.plain,
+        seed=run.seed,
+        family=run.strategy.family,
+        strategy=run.strategy.name,
+        data=run.data.name,
+        model=run.architecture.name,
+        problem={
+            "kind": problem.development.kind,
+            "tasks": [
+                {"name": task.name, "kind": task.kind, "outputs": task.outputs} for task in problem.development.tasks
+            ],
+            "selection_metric": prepared.selection_metric,
+        },
+        metrics=metrics,
+        cost={"base_seconds": base_seconds, "fuse_seconds": fuse_seconds, **result.cost},
+        base_models=tuple(
+            {
+                "key": member.description.key,
+                "name": member.description.name,
+                "validation": member.validation,
+                "trained_here": member.trained_here,
+            }
+            for member in used
+        ),
+        fused={"weights": fused.weights, "diagnostics": fused.diagnostics, "members": list(fused.members)},
+        budget={
+            "epochs": run.training.epochs,
+            "steps": run.training.steps,
+            "steps_taken": fused.steps,
+            "trials": 1,
+            "validation_looks": fused.looks,
+        },
+        fingerprints={
+            "development": problem.development.fingerprint,
+            "test": test,
+        },
+        versions=versions(),
+        hardware=hardware(),
+        tracking={"run_id": prepared.journal.run_id, "failure": run.tracker.failure},
+    )
+
+
+def save(folder: Path, fused: FusedModel, result: Result) -> None:
+    """Writes `predictions.safetensors` and, where there is a fused network, `fused/model.safetensors`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / "predictions.safetensors", result)
+    if fused.network is not None:
+        (folder / "fused").mkdir(exist_ok=True)
+        state = {key: value.detach().cpu().clone() for key, value in fused.network.state_dict().items()}
+        save_file(state, folder / "fused" / "model.safetensors")
+
+
+def tags(run: Run) -> dict[str, str]:
+    """What runs are found by in MLflow."""
+    return {
+        "transfuse.family": run.strategy.family,
+        "transfuse.strategy": run.strategy.name,
+        "transfuse.data": run.data.name,
+        "transfuse.model": run.architecture.name,
+        "transfuse.seed": str(run.seed),
+    }
+

@@ -1,0 +1,57 @@
+"""Reports: from the records of a sweep to a leaderboard with evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transfuse.report.compare import compare, comparison
+from transfuse.report.comparison import Comparison, Row, Table
+from transfuse.report.leaderboard import write_report
+from transfuse.report.multi_task import Completion, IncomparableBaselineError, add_delta_m
+from transfuse.report.sweeps import Failure, Sweep, find_sweep, read_sweep
+from transfuse.report.tables import render
+
+__all__ = [
+    "Comparison",
+    "Completion",
+    "Failure",
+    "IncomparableBaselineError",
+    "Row",
+    "Sweep",
+    "Table",
+    "add_delta_m",
+    "compare",
+    "comparison",
+    "find_sweep",
+    "read_sweep",
+    "render",
+    "report",
+    "write_report",
+]
+
+
+def report(sweep: str | Path = "last", outputs: str | Path = "outputs", level: float = 0.95) -> Comparison:
+    """Completes the records of a sweep, writes `<sweep>/report/` and prints the leaderboard.
+
+    Args:
+        sweep: `last` (the newest) or a sweep folder.
+        outputs: where sweeps are written (`paths.outputs`); read for `last` alone.
+        level: of the intervals, in (0, 1).
+
+    Returns:
+        The comparison; `added` holds what was written back to the runs' records, for the tracker.
+
+    Raises:
+        DataError: there is no such sweep.
+        IncomparableBaselineError: multi-task runs and their single-task runs differ in model, budget or split.
+    """
+    from rich.console import Console
+
+    found = read_sweep(find_sweep(sweep, outputs))
+    result = comparison(found, add_delta_m(found.records), level)
+    files = write_report(result, found.folder / "report")
+    console = Console()
+    console.print(render(result))
+    for file in files:
+        console.print(str(file), highlight=False, soft_wrap=True, markup=False)
+    return result

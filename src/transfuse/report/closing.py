@@ -1,0 +1,41 @@
+"""The demo's last screen: where the results are and how to open them. `python -m transfuse.report.closing outputs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+
+from transfuse.report.sweeps import find_sweep
+
+
+def closing(outputs: Path) -> Panel:
+    """A panel with the places of an outputs folder and the commands that open them."""
+    newest = find_sweep("last", outputs)
+    return Panel(
+        "\n".join(
+            [
+                "[bold]Results[/bold]",
+                f"  {outputs}/sweeps/<date>/<time>/report/leaderboard.md   one table a sweep, also as CSV",
+                f"  {newest}   the last sweep",
+                f"  {outputs}/store   the base models: a second run reuses them all",
+                f"  {outputs}/mlflow.db   every run with its settings, scores and curves",
+                "",
+                "[bold]Open them[/bold]",
+                "  make ui       compare the runs in MLflow: http://127.0.0.1:5000",
+                "  make report   print the last leaderboard again",
+                "",
+                "[bold]Go on[/bold]",
+                "  .venv/bin/transfuse data=digits strategy=output_fusion/average base_models.count=3",
+                "  .venv/bin/transfuse --help",
+            ]
+        ),
+        title="transfuse",
+        expand=False,
+    )
+
+
+if __name__ == "__main__":
+    Console(soft_wrap=True).print(closing(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")))

@@ -1,0 +1,1 @@
+"""Strategies: the five families, the baselines, and the parts that they share."""

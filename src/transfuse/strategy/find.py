@@ -1,0 +1,81 @@
+"""From names to classes for the library functions: `("output_fusion", "average")` to `Average`.
+
+There is no registry: a method's stem is its module, and the class is what the module defines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from transfuse.types import HyperparameterError
+
+
+def find(family: str, stem: str) -> type[Any]:
+    """The concrete class of the method `stem` of a family or component group.
+
+    Args:
+        family: a folder of `transfuse.strategy` with a `base.py`, such as `output_fusion` or `weights`.
+        stem: the method's file and config name, such as `weighted_average`.
+
+    Returns:
+        The class that `transfuse.strategy.<family>.<stem>` defines and that derives from a class of the family's base.
+
+    Raises:
+        HyperparameterError: when there is none; the message holds the nearest names.
+
+    Example:
+        >>> find("output_fusion", "average").__name__
+        'Average'
+    """
+    found = _concrete(family, stem) if stem in _modules(family) else None
+    if found is None:
+        stems = [name for name in _modules(family) if _concrete(family, name) is not None]
+        raise HyperparameterError(f"{family} has no method {stem!r}. {_suggestion(stem, stems)}")
+    return found
+
+
+def build(family: str, stem: str, fields: Mapping[str, Any]) -> Any:
+    """The method `stem` with its hyper-parameters; unknown ones are answered with the nearest names.
+
+    Example:
+        >>> build("weights", "softmax_score", {"temperature": 0.1})
+        SoftmaxScore(metric='nll', temperature=0.1)
+    """
+    method = find(family, stem)
+    names = [field.name for field in dataclasses.fields(method) if field.init]
+    for name in fields:
+        if name not in names:
+            raise HyperparameterError(f"{family}/{stem} has no field {name!r}. {_suggestion(name, names)}")
+    return method(**fields)
+
+
+def _modules(family: str) -> list[str]:
+    package = importlib.import_module(f"transfuse.strategy.{family}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def _concrete(family: str, stem: str) -> type[Any] | None:
+    base = f"transfuse.strategy.{family}.base"
+    module = importlib.import_module(f"transfuse.strategy.{family}.{stem}")
+    for candidate in vars(module).values():
+        if (
+            inspect.isclass(candidate)
+            and candidate.__module__ == module.__name__
+            and not inspect.isabstract(candidate)
+            and any(parent.__module__ == base for parent in candidate.__mro__[1:])
+        ):
+            return candidate
+    return None
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    nearest = get_close_matches(name, known, n=3)
+    if nearest:
+        return f"Did you mean {' or '.join(nearest)}?"
+    return f"It has {', '.join(known)}." if known else "It has none."

@@ -1,0 +1,163 @@
+"""The contract of output fusion: members' predictions to one prediction; a method implements `combine` only."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from transfuse.metrics import scores
+from transfuse.strategy.base import Context, Description, FusedModel, Strategy, require_all_tasks
+from transfuse.strategy.cross_fit import cross_fit, folds
+from transfuse.strategy.output_fusion.combiner import Combiner
+from transfuse.strategy.output_fusion.fused import Fused
+from transfuse.strategy.predictions import Predictions, check_predictions
+from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Task, TaskKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFusion(Strategy, ABC):
+    """A way to fuse predictions. With several tasks each gets a combiner of its own.
+
+    A method implements `combine`, and overrides `fitted`, `kinds` and `instead` where the defaults do not hold.
+    """
+
+    family: ClassVar[str] = "output_fusion"
+    problems: ClassVar[frozenset[ProblemKind]] = frozenset({"single_task", "multi_task", "transfer"})
+
+    @abstractmethod
+    def combine(self, predictions: Predictions) -> Combiner:
+        """A combiner for one task, fitted in float64 on these predictions."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `combine` reads labels; the validation scores are then cross-fitted."""
+        return False
+
+    @property
+    def kinds(self) -> frozenset[TaskKind]:
+        """The kinds of task that the method fuses."""
+        return frozenset({"classification", "multilabel", "regression"})
+
+    @property
+    def instead(self) -> str:
+        """What to use for tasks of other kinds, as typed on the command line."""
+        return "strategy=output_fusion/average"
+
+    def check(self, development: Development, base_models: Description) -> None:
+        """Members must predict every task, kinds must fit, and a fitted method needs validation labels."""
+        super().check(development, base_models)
+        if base_models.members and all(member.trained_on == "source" for member in base_models.members):
+            raise IncompatibleStrategyError(
+                f"{self.name} fuses predictions for the target data. Found base models of the source data only "
+                f"(base_models={base_models.recipe}). Did you mean base_models=source_and_target?"
+            )
+        require_all_tasks(self, development, base_models)
+        for task in development.tasks:
+            self.check_kind(task.kind)
+            if self.fitted and not _has_labels(development.validation.targets[task.name]):
+                raise IncompatibleStrategyError(
+                    f"{self.name} needs validation labels. Found none for task {task.name}. "
+                    f"Set data.validation_fraction > 0, or use output_fusion/average."
+                )
+
+    def check_kind(self, kind: TaskKind) -> None:
+        """Raises `IncompatibleStrategyError` unless the method fuses tasks of this kind."""
+        if kind not in self.kinds:
+            raise IncompatibleStrategyError(
+                f"{self.name} with these settings is for {' and '.join(sorted(self.kinds))}. Found {kind}. "
+                f"Did you mean {self.instead}?"
+            )
+
+    def apply(self, context: Context) -> FusedModel:
+        """One combiner a task from the members' stored validation predictions; scores are honest."""
+        logits = context.base_models.logits("validation")
+        targets, ids = context.development.validation.targets, context.development.validation.ids.tolist()
+        combiners, validation, fit = {}, {}, {}
+        for task in context.development.tasks:
+            check_predictions(logits[task.name], targets[task.name], task.kind, split="validation", ids=ids)
+            predictions = Predictions(
+                logits_MNC=logits[task.name],
+                kind=task.kind,
+                labels=targets[task.name],
+                generator=context.generator(f"{self.name}/{task.name}"),
+            )
+            combiner = self.combine(predictions).eval()
+            combiners[task.name] = combiner
+            in_sample = scores(task, _fused(combiner, logits[task.name]), targets[task.name])
+            if self.fitted:
+                fit[task.name] = in_sample
+                honest_NC = self._cross_fitted(predictions, task, context)
+                validation[task.name] = scores(task, honest_NC, targets[task.name])
+            else:
+                validation[task.name] = in_sample
+        return fused_model(context, combiners, validation=validation, fit=fit)
+
+    def _cross_fitted(self, predictions: Predictions, task: Task, context: Context) -> Tensor:
+        """(N, C) outputs, each from a combiner that did not see the example's label."""
+
+        def fit_and_predict(rest: Tensor, held: Tensor, fold: int) -> Tensor:
+            generator = context.generator(f"{self.name}/{task.name}/fold{fold}")
+            return _fused(self.combine(predictions.at(rest, generator)).eval(), predictions.logits_MNC[:, held])
+
+        labels = predictions.truth
+        folds_N = folds(labels, len(labels), context.cross_fit, context.generator("cross_fit"))
+        return cross_fit(fit_and_predict, folds_N)
+
+
+def fused_model(
+    context: Context,
+    combiners: Mapping[str, Combiner],
+    *,
+    validation: Mapping[str, dict[str, float]],
+    fit: Mapping[str, dict[str, float]],
+) -> FusedModel:
+    """The fused model of one combiner a task; members that no task listens to are left out of its network."""
+    num_members = len(context.base_models)
+    dropped = frozenset.intersection(*(combiner.unused for combiner in combiners.values()))
+    kept = tuple(index for index in range(num_members) if index not in dropped)
+    network = Fused(
+        [context.base_models[index].network() for index in kept],
+        {name: copy.deepcopy(combiner) for name, combiner in combiners.items()},
+        kept=kept,
+        num_members=num_members,
+    )
+    return FusedModel(
+        network=network.eval(),
+        validation=validation,
+        fit=fit,
+        members=kept,
+        combiners=combiners,
+        weights={
+            name: None if combiner.weights is None else combiner.weights.tolist()
+            for name, combiner in combiners.items()
+        },
+        diagnostics={**_diagnostics(combiners), "fusion/dropped": sorted(dropped)},
+        looks=1 if fit else 0,
+    )
+
+
+def _diagnostics(combiners: Mapping[str, Combiner]) -> dict[str, Any]:
+    """`fusion/<what>`; with several tasks `fusion/<task>/<what>`."""
+    several = len(combiners) > 1
+    return {
+        f"fusion/{task}/{name.removeprefix('fusion/')}" if several else name: value
+        for task, combiner in combiners.items()
+        for name, value in combiner.diagnostics.items()
+    }
+
+
+@torch.no_grad()
+def _fused(combiner: Combiner, logits_MNC: Tensor) -> Tensor:
+    fused_NC: Tensor = combiner(logits_MNC)
+    return fused_NC
+
+
+def _has_labels(targets: Tensor) -> bool:
+    labelled = ~targets.isnan() if targets.is_floating_point() else targets >= 0
+    return bool(labelled.any())

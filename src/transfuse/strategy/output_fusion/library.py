@@ -1,0 +1,123 @@
+"""`transfuse.fuse`: output fusion of arrays, without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfuse.randomness import make_generator
+from transfuse.strategy.find import build
+from transfuse.strategy.output_fusion.combiner import Combiner
+from transfuse.strategy.predictions import Predictions, check_predictions
+from transfuse.strategy.weights.base import WeightRule
+from transfuse.types import HyperparameterError, NeedsContextError, PredictionError, TaskKind
+
+_KINDS = ("classification", "multilabel", "regression")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """What `fuse` returns.
+
+    Attributes:
+        logits_NC: (N, C) fused logits: log-probabilities, log-odds (multi-label) or values (regression).
+        weights: (M,) or (M, C) float64, or None where the method has no weights.
+        combiner: fuses further predictions of the same members: `combiner(logits_MNC)`.
+        diagnostics: numbers such as `fusion/kkt_gap`.
+    """
+
+    logits_NC: Tensor
+    weights: Tensor | None
+    combiner: Combiner
+    diagnostics: Mapping[str, float]
+
+
+def fuse(
+    logits_MNC: Tensor | np.ndarray[Any, Any],
+    *,
+    method: str,
+    labels: Tensor | np.ndarray[Any, Any] | None = None,
+    kind: TaskKind = "classification",
+    scores_M: Tensor | np.ndarray[Any, Any] | Sequence[float] | None = None,
+    seed: int = 0,
+    **fields: Any,
+) -> Fusion:
+    """Fuses the predictions of several models for the same examples.
+
+    Args:
+        logits_MNC: (M, N, C) logits of M models (log-probabilities are logits too); values for regression. Not changed.
+        method: the method's name, such as `average` or `weighted_average`.
+        labels: what is true, for methods that are fitted: (N,) integers, (N, C) zeros and ones, or (N, C) floats, by
+            `kind`. The fit is in sample: fuse other predictions with the returned combiner for an honest score.
+        kind: `classification`, `multilabel` or `regression`.
+        scores_M: (M,) scores of the models, for weight rules that read scores, where there are no labels.
+        seed: of methods that use chance.
+        **fields: hyper-parameters of the method. `weights` may be a list (one number a model), the name of a rule, or
+            `{"rule": name, **hyper-parameters}`.
+
+    Returns:
+        Fused logits in the dtype of the input, weights, the combiner and its diagnostics.
+
+    Raises:
+        HyperparameterError: an unknown method or field (with the nearest names), or a value out of range.
+        IncompatibleStrategyError: the method is not for tasks of this kind.
+        NeedsContextError: the method is fitted, and `labels` (or `scores_M`) are missing.
+        PredictionError: predictions are not finite, or shapes do not fit.
+
+    Example:
+        >>> logits_MNC = torch.tensor([[[0.8, 0.2]], [[0.4, 0.6]]]).log()
+        >>> fuse(logits_MNC, method="weighted_average", weights=[3, 1]).logits_NC.exp()
+        tensor([[0.7000, 0.3000]])
+    """
+    if kind not in _KINDS:
+        raise HyperparameterError(f"`kind` should be one of {', '.join(_KINDS)}. Found `kind = {kind}`.")
+    if "weights" in fields:
+        fields["weights"] = _rule(fields["weights"])
+    strategy = build("output_fusion", method, fields)
+    strategy.check_kind(kind)
+    if strategy.fitted and labels is None and scores_M is None:
+        raise NeedsContextError(f"{strategy.name} with these settings is fitted on labels. `labels` are missing.")
+    predictions = Predictions(
+        logits_MNC=torch.as_tensor(logits_MNC),
+        kind=kind,
+        labels=None if labels is None else torch.as_tensor(labels),
+        scores_M=None if scores_M is None else torch.as_tensor(scores_M, dtype=torch.float64),
+        generator=make_generator(seed, strategy.name),
+    )
+    check_predictions(predictions.logits_MNC, predictions.labels, kind, split="`logits_MNC`")
+    _check_scores(predictions)
+    combiner = strategy.combine(predictions).eval()
+    with torch.no_grad():
+        logits_NC = combiner(predictions.logits_MNC)
+    return Fusion(logits_NC=logits_NC, weights=combiner.weights, combiner=combiner, diagnostics=combiner.diagnostics)
+
+
+def _rule(value: Any) -> WeightRule:
+    """A weight rule from a list of numbers, a rule's name, or a name with fields; a rule stays what it is."""
+    if isinstance(value, WeightRule):
+        return value
+    if isinstance(value, str):
+        return _built(value, {})
+    if isinstance(value, Mapping):
+        if "rule" not in value:
+            raise HyperparameterError(f"`weights` should name its `rule`. Found the keys {', '.join(map(str, value))}.")
+        return _built(value["rule"], {key: item for key, item in value.items() if key != "rule"})
+    return _built("given", {"values": torch.as_tensor(value, dtype=torch.float64).flatten().tolist()})
+
+
+def _built(stem: str, fields: Mapping[str, Any]) -> WeightRule:
+    rule: WeightRule = build("weights", stem, fields)
+    return rule
+
+
+def _check_scores(predictions: Predictions) -> None:
+    if predictions.scores_M is not None and predictions.scores_M.shape != (predictions.num_members,):
+        raise PredictionError(
+            f"`scores_M` should have the shape ({predictions.num_members},), one score a member. "
+            f"Found {tuple(predictions.scores_M.shape)}."
+        )

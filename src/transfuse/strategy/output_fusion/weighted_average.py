@@ -1,0 +1,59 @@
+"""`output_fusion/weighted_average`: y = sum_i w_i y_i with weights on the simplex."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transfuse.strategy.base import Description
+from transfuse.strategy.output_fusion.base import OutputFusion
+from transfuse.strategy.output_fusion.combiner import Combiner
+from transfuse.strategy.output_fusion.pools import LinearPool, LogitPool
+from transfuse.strategy.predictions import Predictions
+from transfuse.strategy.weights.base import WeightRule
+from transfuse.strategy.weights.nll_optimal import NllOptimal
+from transfuse.types import Development, HyperparameterError, TaskKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedAverage(OutputFusion):
+    """`y = sum_m w_m y_m`, `w_m >= 0`, `sum_m w_m = 1`, with weights from a rule.
+
+    Attributes:
+        weights: the rule; it sees validation labels or the user's own numbers, never the level of the outputs.
+        space: what is averaged: `probability` (`p = sum_m w_m p_m`) or `logit` (`z = sum_m w_m z_m`). For regression
+            both are the values.
+    """
+
+    weights: WeightRule = field(default_factory=NllOptimal)
+    space: Literal["probability", "logit"] = "probability"
+
+    def __post_init__(self) -> None:
+        if self.space not in ("probability", "logit"):
+            raise HyperparameterError(f"`space` should be probability or logit. Found `space = {self.space}`.")
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the rule is."""
+        return self.weights.fitted
+
+    @property
+    def kinds(self) -> frozenset[TaskKind]:
+        """Those of the rule."""
+        return self.weights.kinds
+
+    @property
+    def instead(self) -> str:
+        """What the rule proposes."""
+        return self.weights.instead
+
+    def check(self, development: Development, base_models: Description) -> None:
+        """The rule must fit the number of members."""
+        super().check(development, base_models)
+        self.weights.check_count(len(base_models))
+
+    def combine(self, predictions: Predictions) -> Combiner:
+        """The pool with the rule's weights."""
+        found = self.weights.weights(predictions)
+        pool = LinearPool if self.space == "probability" else LogitPool
+        return pool(predictions.kind, weights=found.values_M, diagnostics=found.diagnostics)

@@ -1,0 +1,57 @@
+"""Structure transfer: take the source model's architecture (and maybe weights), f* = argmin_f L(f; D)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from transfuse.strategy.base import Arm, BaseModel, Context, Description, TrainedStrategy
+from transfuse.strategy.parameter_transfer.base import ParameterTransfer, require_source, start_plan
+from transfuse.strategy.parameter_transfer.full_finetune import FullFinetune
+from transfuse.types import Development, ProblemKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """A network derived from the source's structure, and what was done to derive it."""
+
+    network: nn.Module
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureTransfer(TrainedStrategy, ABC):
+    """A way to derive the target network; the training of it is `then`'s choice.
+
+    Attributes:
+        source: which base model gives the structure: its position in the pool.
+        then: how the derived network is trained.
+    """
+
+    source: int = 0
+    then: ParameterTransfer = field(default_factory=FullFinetune)
+
+    family: ClassVar[str] = "structure_transfer"
+    problems: ClassVar[frozenset[ProblemKind]] = frozenset({"transfer"})
+
+    @abstractmethod
+    def grow(self, source: BaseModel, target: Development, generator: torch.Generator) -> Grown:
+        """The target network before it is trained; the source is not changed."""
+
+    def check(self, development: Development, base_models: Description) -> None:
+        """The source must be in the pool."""
+        super().check(development, base_models)
+        require_source(self, self.source, base_models)
+
+    def start(self, context: Context) -> Arm:
+        """Derives the network, then lays out its training."""
+        from transfuse.training.plan import Plan
+
+        grown = self.grow(context.base_models[self.source], context.development, context.generator("init"))
+        plan = Plan(network=grown.network, phases=self.then.phases(grown.network), report=grown.report)
+        return start_plan(context, self.name, plan)

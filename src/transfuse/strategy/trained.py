@@ -1,0 +1,36 @@
+"""What all strategies that train share: the order of examples, and the fused model of a finished training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from transfuse.metrics import scores
+from transfuse.models.predict import predict
+from transfuse.randomness import derive_seed
+from transfuse.strategy.base import Context, FusedModel
+
+if TYPE_CHECKING:
+    from transfuse.training.fit import FitResult
+
+
+def order_seed(context: Context) -> int:
+    """Seed of the example order: of the run alone, so that all arms see the same batches."""
+    return derive_seed(context.seed, "order")
+
+
+def finished(context: Context, result: FitResult, diagnostics: Mapping[str, Any] | None = None) -> FusedModel:
+    """The fused model that is one trained network, scored on validation data."""
+    validation = context.development.validation
+    outputs = predict(result.network, validation.inputs)
+    return FusedModel(
+        network=result.network,
+        validation={
+            task.name: scores(task, outputs[task.name], validation.targets[task.name])
+            for task in context.development.tasks
+        },
+        diagnostics={"best_epoch": result.best_epoch, **(diagnostics or {})},
+        history=result.history,
+        looks=len(result.history),
+        steps=result.steps,
+    )

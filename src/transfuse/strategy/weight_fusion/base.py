@@ -1,0 +1,105 @@
+"""The contract of weight fusions: several models of one architecture become one network of that architecture.
+
+Two abstract kinds derive from it: `TensorFusion` works tensor by tensor, `NetworkFusion` judges whole networks.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from transfuse.models.predict import predict
+from transfuse.strategy.base import Context, Description, Strategy
+from transfuse.strategy.weight_fusion.batch_norm import full_batches, has_batch_norm, reestimate
+from transfuse.strategy.weight_fusion.parts import Parts
+from transfuse.strategy.weight_fusion.requirements import check_architecture, check_base, check_count, check_tasks
+from transfuse.types import Development, HyperparameterError, ProblemKind
+
+BatchNormMode = Literal["reestimate", "average", "keep"]
+Need = Literal["required", "optional", "unused"]
+_MODES = ("reestimate", "average", "keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFusion(Strategy):
+    """A way to turn state dicts of one architecture into one.
+
+    Class attributes:
+        base: whether the method uses the weights that all models started from.
+        least: smallest number of models.
+        most: largest number of models, or None.
+
+    Attributes:
+        batch_norm: running statistics after the fusion: `reestimate` on training data, `average` over members by the
+            law of total variance, or `keep` those of the base, else of the first model.
+    """
+
+    family: ClassVar[str] = "weight_fusion"
+    problems: ClassVar[frozenset[ProblemKind]] = frozenset({"single_task", "multi_task", "transfer"})
+    base: ClassVar[Need] = "unused"
+    least: ClassVar[int] = 1
+    most: ClassVar[int | None] = None
+
+    batch_norm: BatchNormMode = "reestimate"
+
+    def __post_init__(self) -> None:
+        if self.batch_norm not in _MODES:
+            raise HyperparameterError(
+                f"`batch_norm` should be one of {', '.join(_MODES)}. Found `batch_norm = {self.batch_norm}`."
+            )
+
+    @abstractmethod
+    def merge(
+        self,
+        state_dicts: Sequence[Mapping[str, Any]],
+        base: Mapping[str, Any] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+        masks: Sequence[Mapping[str, Any]] | None = None,
+        seed: int = 0,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """The fused state dict, where no data are needed."""
+
+    def check(self, development: Development, base_models: Description) -> None:
+        """Number of models, one architecture, a base where it is needed, heads for all tasks."""
+        super().check(development, base_models)
+        check_count(self.name, len(base_models), self.least, self.most)
+        check_architecture(self.name, base_models.members)
+        if self.base == "required":
+            check_base(self.name, base_models)
+        check_tasks(self.name, development, base_models.members)
+
+    def settle(
+        self, context: Context, parts: Parts, fused: Mapping[str, Tensor], num_fused: int
+    ) -> tuple[nn.Module, str]:
+        """The network of the fused weights, with its running statistics.
+
+        Args:
+            context: of the run.
+            parts: the members.
+            fused: the fused tensors.
+            num_fused: how many sets of weights went into them; statistics of a single one are its own.
+
+        Returns:
+            The network, and how its statistics were made: `none` where it has no BatchNorm or nothing was fused.
+        """
+        network = parts.network(fused)
+        if num_fused < 2 or not has_batch_norm(network):
+            return network, "none"
+        if self.batch_norm == "reestimate":
+            batches = full_batches(
+                context.development.train.inputs,
+                context.training.batch_size,
+                context.generator("weight_fusion/batch_norm"),
+            )
+            network.load_state_dict({**network.state_dict(), **reestimate(network, batches)})
+        return network, self.batch_norm
+
+
+def predictions(context: Context, network: nn.Module) -> dict[str, Tensor]:
+    """Task -> (N, C) outputs on the validation split."""
+    return predict(network, context.development.validation.inputs)

@@ -1,0 +1,175 @@
+"""The merge itself: every tensor of K state dicts through a per-tensor method.
+
+Dimensions in tensor names: K models, B elements of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from transfuse.leaves import LEAF
+from transfuse.state_dict import (
+    as_tensors,
+    batch_norm_statistics,
+    check_finite,
+    check_same_layout,
+    compute_dtype,
+    copy_buffer,
+    tied_keys,
+)
+from transfuse.strategy.weight_fusion.batch_norm import average_statistics
+from transfuse.strategy.weight_fusion.block import Block, Blocks
+from transfuse.strategy.weight_fusion.measured import Measured
+
+# A few numbers of one tensor (a threshold, a Gram matrix, a norm); each method has a type of its own.
+Survey = Any
+
+
+class TensorMethod(Protocol):
+    """What the merge asks of a per-tensor method."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the method takes the whole tensor as one block."""
+
+    def survey(self, blocks: Iterable[Block]) -> Survey | None:
+        """Reads the tensor before it is fused."""
+
+    def fuse(self, block: Block, survey: Survey | None) -> Tensor:
+        """The fused block, (B,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedSum:
+    """sum_i w_i x_i as a per-tensor method: where methods that choose coefficients end.
+
+    Attributes:
+        weights_K: one coefficient a model.
+    """
+
+    weights_K: tuple[float, ...]
+    whole: ClassVar[bool] = False
+
+    def survey(self, blocks: Iterable[Block]) -> None:
+        """Nothing to measure."""
+
+    def fuse(self, block: Block, survey: None) -> Tensor:
+        """The weighted sum of the models' values, (B,)."""
+        return weighted_sum(block.values_KB, self.weights_K)
+
+
+def weighted_sum(values_KB: Tensor, weights_K: Sequence[float]) -> Tensor:
+    """sum_i w_i x_i, models in list order.
+
+    One product and one sum a model, each rounded: a fused multiply-add, whose use depends on the block's size, would
+    make the last digit depend on it too.
+
+    Args:
+        values_KB: (K, B) values.
+        weights_K: K coefficients.
+
+    Returns:
+        (B,) new tensor of the values' type.
+
+    Example:
+        >>> weighted_sum(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), (0.5, 0.5))
+        tensor([2., 3.])
+    """
+    total_B = values_KB[0] * weights_K[0]
+    term_B = torch.empty_like(total_B)
+    for values_B, weight in zip(values_KB[1:], weights_K[1:], strict=True):
+        total_B += torch.mul(values_B, weight, out=term_B)
+    return total_B
+
+
+@torch.no_grad()
+def merge_state_dicts(
+    method: TensorMethod,
+    state_dicts: Sequence[Mapping[str, Any]],
+    *,
+    names: Sequence[str],
+    base: Mapping[str, Any] | None = None,
+    measured: Measured | None = None,
+    seed: int = 0,
+    batch_norm: Literal["average", "keep"] = "average",
+    size: int = LEAF,
+) -> dict[str, Tensor]:
+    """Merges K state dicts of one layout, tensor by tensor.
+
+    Args:
+        method: what computes a block of the result.
+        state_dicts: K >= 1 state dicts of tensors or arrays; their order is the order of the models.
+        names: of the models, for messages.
+        base: what all models started from, for methods that use it.
+        measured: statistics and masks, for methods that use them.
+        seed: of the methods' random streams.
+        batch_norm: running statistics: averaged by the law of total variance, or kept from the base or first model.
+        size: elements a block; it changes no result.
+
+    Returns:
+        Key -> tensor in the first model's keys, order and types. Shares no storage with any input.
+
+    Raises:
+        StateDictMismatch: keys or shapes differ.
+        BufferMismatch: integer buffers differ.
+        NonFiniteError: a weight is NaN or infinite.
+    """
+    states = [as_tensors(state, name) for state, name in zip(state_dicts, names, strict=True)]
+    named = list(names)
+    if base is not None:
+        states.append(as_tensors(base, "base"))
+        named.append("base")
+    check_same_layout(states, named)
+    models = states[: len(names)]
+    measured = (measured or Measured()).checked(models[0], len(models), whole=method.whole)
+    ties = tied_keys(states)
+    means = batch_norm_statistics(models[0])
+    statistics = {*means, *means.values()}
+    merged: dict[str, Tensor] = {}
+    for key, first in models[0].items():
+        values = [state[key] for state in states]
+        if key in ties:
+            continue
+        if not first.is_floating_point():
+            merged[key] = copy_buffer(values[: len(names)], key, names)
+        else:
+            check_finite(values, key, named)
+            if key in statistics:
+                kept = values[0] if base is None else values[-1]
+                merged[key] = kept.to(first.dtype).clone(memory_format=torch.contiguous_format)
+            else:
+                blocks = _blocks(key, values, len(names), measured, seed, method.whole)
+                merged[key] = _merge_tensor(method, blocks, size)
+    if batch_norm == "average":
+        merged |= average_statistics(models, {mean: means[mean] for mean in means if mean not in ties})
+    return {key: merged[ties.get(key, key)] for key in models[0]}
+
+
+def _blocks(key: str, values: Sequence[Tensor], num_models: int, measured: Measured, seed: int, whole: bool) -> Blocks:
+    statistics, masks = measured.entries(key)
+    return Blocks(
+        key=key,
+        values_K=tuple(values[:num_models]),
+        base=values[num_models] if len(values) > num_models else None,
+        dtype=compute_dtype(values),
+        seed=seed,
+        statistics=statistics,
+        masks=masks,
+        whole=whole,
+    )
+
+
+def _merge_tensor(method: TensorMethod, blocks: Blocks, size: int) -> Tensor:
+    first = blocks.values_K[0]
+    fused = torch.empty(first.shape, dtype=first.dtype, device=first.device)
+    if first.numel() > 0:
+        survey = method.survey(blocks)  # always over leaves, so that its sums do not depend on `size`
+        flat = fused.view(-1)
+        for block in blocks if size == LEAF else replace(blocks, size=size):
+            flat[block.offset : block.offset + block.values_KB.shape[1]] = method.fuse(block, survey)
+    return fused

@@ -1,0 +1,121 @@
+"""Weight fusions that judge whole networks on validation data and end in a weighted sum of the models.
+
+Dimensions in tensor names: K models, N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from transfuse.metrics import scores
+from transfuse.strategy.base import Context, FusedModel
+from transfuse.strategy.cross_fit import cross_fit_selection, folds
+from transfuse.strategy.weight_fusion.base import WeightFusion
+from transfuse.strategy.weight_fusion.diagnostics import describe
+from transfuse.strategy.weight_fusion.merging import WeightedSum, merge_state_dicts
+from transfuse.strategy.weight_fusion.parts import Parts, take_apart
+from transfuse.types import NeedsContextError, Scores
+
+Outputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a method chose, and all that it looked at.
+
+    Attributes:
+        coefficients_K: of the weighted sum.
+        candidates: the networks that were judged: task -> (N, C) outputs on the validation split.
+        index: the chosen one among them.
+        metric: what decided.
+        looks: how many times validation scores were read.
+        diagnostics: for the record.
+    """
+
+    coefficients_K: tuple[float, ...]
+    candidates: tuple[Outputs, ...]
+    index: int
+    metric: str
+    looks: int
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFusion(WeightFusion):
+    """A method that chooses the coefficients of a weighted sum by judging networks.
+
+    Class attributes:
+        needs: what `merge` lacks, for its message.
+    """
+
+    needs: ClassVar[str] = "the networks and labelled validation data"
+
+    @abstractmethod
+    def select(self, context: Context, parts: Parts) -> Choice:
+        """Chooses coefficients; `mixture` makes the network of any."""
+
+    def merge(
+        self,
+        state_dicts: Sequence[Mapping[str, Any]],
+        base: Mapping[str, Any] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+        masks: Sequence[Mapping[str, Any]] | None = None,
+        seed: int = 0,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Raises `NeedsContextError`: weights alone do not suffice."""
+        raise NeedsContextError(
+            f"{self.name} needs {self.needs}; state dicts alone do not suffice. Run it as strategy={self.name}, "
+            "or take method=uniform_soup."
+        )
+
+    def mixture(self, context: Context, parts: Parts, coefficients_K: Sequence[float]) -> tuple[nn.Module, str]:
+        """The network of sum_i c_i x_i, and how its running statistics were made.
+
+        Models with the coefficient 0 do not take part; one model with the coefficient 1 stays as it is.
+        """
+        chosen = [index for index, coefficient in enumerate(coefficients_K) if coefficient != 0.0]
+        fused = merge_state_dicts(
+            WeightedSum(weights_K=tuple(coefficients_K[index] for index in chosen)),
+            [parts.states[index] for index in chosen],
+            names=[parts.names[index] for index in chosen],
+            batch_norm="keep" if self.batch_norm == "keep" else "average",
+        )
+        return self.settle(context, parts, fused, len(chosen))
+
+    def apply(self, context: Context) -> FusedModel:
+        """Chooses, fuses, and scores the choice: in sample as `fit`, cross-fitted as `validation`."""
+        parts = take_apart(context, with_base=self.base != "unused")
+        choice = self.select(context, parts)
+        network, batch_norm = self.mixture(context, parts, choice.coefficients_K)
+        state = network.state_dict()
+        return FusedModel(
+            network=network,
+            validation=_scores(context, _honest(context, choice)),
+            fit=_scores(context, choice.candidates[choice.index]),
+            members=tuple(index for index, share in enumerate(choice.coefficients_K) if share != 0.0),
+            weights={task.name: list(choice.coefficients_K) for task in context.development.tasks},
+            diagnostics={
+                **describe(parts, {key: state[key] for key in parts.states[0]}, batch_norm),
+                **choice.diagnostics,
+            },
+            looks=choice.looks,
+        )
+
+
+def _honest(context: Context, choice: Choice) -> dict[str, Tensor]:
+    tasks = {task.name: task for task in context.development.tasks}
+    targets = context.development.validation.targets
+    first = targets[next(iter(tasks))]
+    folds_N = folds(first, len(first), context.cross_fit, context.generator("cross_fit"))
+    return cross_fit_selection(tasks, choice.candidates, targets, metric=choice.metric, folds_N=folds_N)
+
+
+def _scores(context: Context, outputs: Outputs) -> dict[str, Scores]:
+    targets = context.development.validation.targets
+    return {task.name: scores(task, outputs[task.name], targets[task.name]) for task in context.development.tasks}

@@ -1,0 +1,138 @@
+"""Weight fusions that work tensor by tensor: a method says how one block is fused, all else is derived.
+
+Dimensions in tensor names: K models, B elements of a block.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from transfuse.metrics import scores
+from transfuse.strategy.base import Context, FusedModel
+from transfuse.strategy.weight_fusion.base import Need, WeightFusion, predictions
+from transfuse.strategy.weight_fusion.block import Block
+from transfuse.strategy.weight_fusion.diagnostics import describe, verdict
+from transfuse.strategy.weight_fusion.measured import Measured
+from transfuse.strategy.weight_fusion.merging import Survey, merge_state_dicts
+from transfuse.strategy.weight_fusion.parts import Parts, take_apart
+from transfuse.strategy.weight_fusion.requirements import check_count
+from transfuse.types import HyperparameterError, MissingBaseError, NeedsContextError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorFusion(WeightFusion):
+    """A per-tensor method: an optional reduction over the tensor (`survey`), then a map over its blocks (`fuse`).
+
+    Class attributes:
+        statistics: whether the method uses what was measured on data.
+        masks: whether it takes masks that are handed in.
+        whole: the tensor comes as one block; for matrix methods.
+    """
+
+    statistics: ClassVar[Need] = "unused"
+    masks: ClassVar[Need] = "unused"
+    whole: ClassVar[bool] = False
+
+    def survey(self, blocks: Iterable[Block]) -> Survey | None:
+        """Reads the tensor before it is fused: a few numbers, in float64, for `fuse`.
+
+        Args:
+            blocks: leaves of 64 Ki elements in element order; can be walked several times. Sums go over
+                `transfuse.leaves.pairwise_sum`.
+        """
+        return None
+
+    @abstractmethod
+    def fuse(self, block: Block, survey: Survey | None) -> Tensor:
+        """The fused values of one block, (B,), in the block's type; the block is not written to."""
+
+    def coefficients(self, num_models: int) -> tuple[float, ...] | None:
+        """The models' shares where the result is a weighted sum of them, for the record; None for other methods."""
+        return None
+
+    def measure(self, context: Context, parts: Parts) -> Measured:
+        """What the method needs besides weights, measured on development data; nothing by default."""
+        return Measured()
+
+    def merge(
+        self,
+        state_dicts: Sequence[Mapping[str, Any]],
+        base: Mapping[str, Any] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+        masks: Sequence[Mapping[str, Any]] | None = None,
+        seed: int = 0,
+        names: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """The fused state dict, in the first model's keys, order and types; inputs are not changed.
+
+        BatchNorm's running statistics are averaged by the law of total variance, unless `batch_norm` is `keep`: there
+        are no data to measure them on.
+
+        Args:
+            state_dicts: K state dicts of tensors or arrays.
+            base: what all models started from; not read by methods without a base.
+            statistics: one mapping a model.
+            masks: one mapping a model.
+            seed: of random streams.
+            names: of the models for messages; `model 0`, ... by default.
+
+        Raises:
+            ModelCountError: too few or too many models.
+            MissingBaseError: the method needs a base.
+            StateDictMismatch: keys or shapes differ.
+            BufferMismatch: integer buffers differ.
+            NonFiniteError: a weight is NaN or infinite.
+        """
+        check_count(self.name, len(state_dicts), self.least, self.most)
+        if self.base == "required" and base is None:
+            raise MissingBaseError(
+                f"{self.name} needs the weights that all models started from. Pass them as `base`, "
+                "or take a method without a base such as uniform_soup."
+            )
+        _check_need(self.name, "statistics", self.statistics, statistics is not None)
+        _check_need(self.name, "masks", self.masks, masks is not None)
+        return merge_state_dicts(
+            self,
+            state_dicts,
+            names=names or [f"model {index}" for index in range(len(state_dicts))],
+            base=None if self.base == "unused" else base,
+            measured=Measured(statistics=statistics, masks=masks),
+            seed=seed,
+            batch_norm="keep" if self.batch_norm == "keep" else "average",
+        )
+
+    def apply(self, context: Context) -> FusedModel:
+        """Fuses the members and judges the result on validation data."""
+        parts = take_apart(context, with_base=self.base != "unused")
+        measured = self.measure(context, parts)
+        fused = self.merge(
+            parts.states, parts.base, measured.statistics, measured.masks, seed=context.seed, names=parts.names
+        )
+        num_models = len(parts.members)
+        network, batch_norm = self.settle(context, parts, fused, num_models + (parts.base is not None))
+        outputs = predictions(context, network)
+        targets = context.development.validation.targets
+        validation = {
+            task.name: scores(task, outputs[task.name], targets[task.name]) for task in context.development.tasks
+        }
+        diagnostics = describe(parts, fused, batch_norm)
+        shares = self.coefficients(num_models)
+        return FusedModel(
+            network=network,
+            validation=validation,
+            members=tuple(range(num_models)),
+            weights=None if shares is None else {task.name: list(shares) for task in context.development.tasks},
+            diagnostics={**diagnostics, "verdict": verdict(context, parts, validation, diagnostics["mean_cosine"])},
+        )
+
+
+def _check_need(name: str, what: str, need: Need, given: bool) -> None:
+    if need == "required" and not given:
+        raise NeedsContextError(f"{name} needs `{what}`, which are measured on data. Pass one mapping a model.")
+    if need == "unused" and given:
+        raise HyperparameterError(f"{name} does not use `{what}`. Leave them out.")

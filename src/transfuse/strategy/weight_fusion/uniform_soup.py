@@ -1,0 +1,36 @@
+"""`weight_fusion/uniform_soup`: the plain average of all models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from transfuse.strategy.weight_fusion.block import Block
+from transfuse.strategy.weight_fusion.merging import weighted_sum
+from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformSoup(TensorFusion):
+    """x = (1/K) sum_i x_i.
+
+    Works where the models lie in one basin of the loss, such as fine-tunes from one start.
+
+    Example:
+        >>> UniformSoup().merge([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])
+        {'w': tensor([2.])}
+
+    Reference:
+        Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
+        increasing inference time", 2203.05482.
+    """
+
+    def fuse(self, block: Block, survey: None) -> Tensor:
+        """The mean over the models, (B,)."""
+        # x = sum_i x_i / K
+        return weighted_sum(block.values_KB, self.coefficients(len(block.values_KB)))
+
+    def coefficients(self, num_models: int) -> tuple[float, ...]:
+        """1/K each."""
+        return (1.0 / num_models,) * num_models

@@ -1,0 +1,85 @@
+"""Nearest names for what a user mistyped, and readable messages for what Hydra could not compose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+CONF = Path(__file__).parent / "conf"  # in a wheel; in a checkout the configs lie beside `src`
+if not CONF.is_dir():
+    CONF = Path(__file__).parents[2] / "conf"
+
+
+def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
+    """` Did you mean ...?`, or the list of what there is where nothing is near."""
+    names = list(known)
+    prefix = f"{parent}." if parent else ""
+    close = get_close_matches(str(name), names, n=3, cutoff=0.5)
+    if close:
+        return f" Did you mean {' or '.join(prefix + match for match in close)}?"
+    if not names:
+        return f" `{parent}` has no keys of its own." if parent else ""
+    return f" Known: {', '.join(prefix + known for known in sorted(names))}."
+
+
+def explain(error: Exception) -> str:
+    """What is wrong with an override that Hydra refused, with the nearest names."""
+    text = str(error).strip()
+    option = re.search(r"Could not find '([^']+)'", text)
+    if option:
+        return _unknown_option(option.group(1))
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key:
+        return _unknown_key(key.group(1))
+    cause = f"\n{error.__cause__}" if error.__cause__ is not None else ""
+    return text + cause
+
+
+def _unknown_option(path: str) -> str:
+    """`strategy/output_fusion/averge`: a group that exists, an option that does not."""
+    group, _, option = path.partition("/")
+    options = list(_options(CONF / group))
+    if not options:
+        return f"`{path}` is no config.{nearest(group, _groups())}"
+    return f"`{group}={option}` is no option of the group `{group}`.{nearest(option, options, parent='')}"
+
+
+def _unknown_key(key: str) -> str:
+    """`training.lrr` or `stratgy`: a key that no config has."""
+    head, _, rest = key.partition(".")
+    head = head.partition("@")[0]
+    if head not in (*_groups(), "seed"):
+        return f"`{key}` is no key of the config.{nearest(head, [*_groups(), 'seed'])}"
+    fields = _fields(head)
+    return f"`{key}` is no key of the config.{nearest(rest, fields, parent=head)} A new key needs a + before it."
+
+
+def _groups() -> list[str]:
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and not folder.name.startswith("_"))
+
+
+def _options(folder: Path) -> Iterator[str]:
+    for file in sorted(folder.rglob("*.yaml")):
+        yield file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _fields(group: str) -> list[str]:
+    """Every key of every option of a group."""
+    import yaml
+
+    names: set[str] = set()
+    for file in (CONF / group).rglob("*.yaml"):
+        names |= set(_flat(yaml.safe_load(file.read_text()) or {}))
+    return sorted(names)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in content.items():
+        if key in ("defaults", "_target_"):
+            continue
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")

@@ -1,0 +1,289 @@
+"""The only place that builds a Lightning Trainer."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from torch import nn
+
+from transfuse.data.loaders import examples_per_epoch
+from transfuse.randomness import global_stream, make_generator
+from transfuse.training.bar import Bar
+from transfuse.training.exchange import Exchange
+from transfuse.training.memory import InMemory
+from transfuse.training.module import TrainingModule
+from transfuse.training.progress import Budget, Row
+from transfuse.training.quiet import quiet
+from transfuse.training.settings import Devices, Training
+from transfuse.types import HyperparameterError, NonFiniteError, Scores, Split
+
+_STRATEGIES = ("auto", "ddp_spawn", "ddp_fork")
+_LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """A finished (or abandoned) training.
+
+    Attributes:
+        network: on the CPU, in evaluation mode, with the weights that `settings.keep` chose; owns its weights.
+        history: one row a finished epoch: `epoch, step, train/loss, validation/loss, lr`, and
+            `<split>/<task>/loss` with several tasks.
+        seconds: wall clock of training and validation.
+        steps: optimizer steps taken.
+        epochs: finished epochs.
+        best_epoch: whose weights these are, counted from 1; 0 for weights of a pause before the first epoch's end.
+        validation_loss: of these weights.
+    """
+
+    network: nn.Module
+    history: tuple[Row, ...]
+    seconds: float
+    steps: int
+    epochs: int
+    best_epoch: int
+    validation_loss: float
+
+
+class Fit:
+    """Trains a module with the run's devices: `fit(module, train, validation, settings=..., seed=..., name=...)`.
+
+    Args:
+        devices: the `trainer` group.
+        folder: where worker processes exchange state; None for the system's temporary folder.
+    """
+
+    def __init__(self, devices: Devices, folder: Path | None = None) -> None:
+        if devices.strategy not in _STRATEGIES:
+            raise HyperparameterError(
+                f"`trainer.strategy` should be one of {', '.join(_STRATEGIES)}. "
+                f"Found `trainer.strategy = {devices.strategy}`."
+            )
+        self.devices = _resolved(devices)
+        self.folder = folder
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that a training runs in."""
+        return int(self.devices.devices)
+
+    def __call__(
+        self,
+        module: TrainingModule,
+        train: Split,
+        validation: Split,
+        *,
+        settings: Training,
+        seed: int,
+        name: str,
+    ) -> FitResult:
+        """Trains to the end of the budget.
+
+        Args:
+            module: its network is trained in place.
+            train: examples to fit on.
+            validation: examples to select on.
+            settings: the budget; the module's own settings must be equal.
+            seed: of example order and dropout.
+            name: of the training, for messages.
+
+        Raises:
+            NonFiniteError: a training or validation loss is NaN or infinite.
+        """
+        fitting = self.begin(module, train, validation, settings=settings, seed=seed, name=name)
+        fitting.advance(fitting.total_steps)
+        return fitting.result()
+
+    def begin(
+        self,
+        module: TrainingModule,
+        train: Split,
+        validation: Split,
+        *,
+        settings: Training,
+        seed: int,
+        name: str,
+    ) -> Fitting:
+        """Lays out a training that is advanced piece by piece; trains nothing yet. Arguments as of a call."""
+        if module.settings != settings:
+            raise HyperparameterError(f"{name}: `settings` should be those of the module. Found different ones.")
+        examples = examples_per_epoch(len(train), settings.batch_size, self.world_size)
+        epoch_batches = -(-examples // settings.batch_size)
+        epoch_steps = -(-epoch_batches // settings.accumulate)
+        total_steps = settings.steps if settings.epochs is None else settings.epochs * epoch_steps
+        assert total_steps is not None, "exactly one of epochs and steps is set"
+        module.budget = Budget(
+            name=name,
+            seed=seed,
+            total_steps=total_steps,
+            epoch_batches=epoch_batches,
+            accumulate=settings.accumulate,
+        )
+        module.train_split = train
+        return Fitting(self, module, train, validation)
+
+    def trainer(self, module: TrainingModule, *, steps: int) -> Trainer:
+        """A Trainer for one piece of a training: no logger, no checkpoint, nothing that costs time per batch."""
+        settings, devices = module.settings, self.devices
+        shows = devices.progress and sys.stderr.isatty()
+        callbacks: list[Callback] = [Bar()] if shows else []
+        return Trainer(
+            accelerator=devices.accelerator,
+            devices=devices.devices,
+            strategy=devices.strategy,
+            precision=devices.precision,  # type: ignore[arg-type]
+            max_epochs=-1,
+            max_steps=steps,
+            gradient_clip_val=settings.gradient_clip,
+            accumulate_grad_batches=settings.accumulate,
+            sync_batchnorm=self.world_size > 1 and devices.strategy == "ddp_spawn" and devices.accelerator != "cpu",
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+
+
+class Fitting:
+    """A training that can be paused at any optimizer step and resumed: the weights are those of an unbroken one.
+
+    Made by `Fit.begin`.
+    """
+
+    def __init__(self, fit: Fit, module: TrainingModule, train: Split, validation: Split) -> None:
+        self._fit = fit
+        self._module = module
+        self._train = train
+        self._validation = validation
+        self._seconds = 0.0
+
+    @property
+    def total_steps(self) -> int:
+        """The whole budget in optimizer steps."""
+        return self._module.budget.total_steps
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._module.progress.step
+
+    def advance(self, to_step: int) -> Scores:
+        """Trains until optimizer step `to_step` of the whole budget, unless patience ends it earlier.
+
+        Returns:
+            `validation/loss` there, and `validation/<task>/loss` with several tasks; no entry before the first step.
+        """
+        to_step = min(to_step, self.total_steps)
+        for stop in sorted({*self._module.boundaries(), to_step}):
+            if self.step < stop <= to_step and not self._module.progress.stopped:
+                self._run(stop)
+        return dict(self._module.progress.scores)
+
+    def result(self) -> FitResult:
+        """The best weights so far, in a network of their own; the training can go on afterwards."""
+        module, progress = self._module, self._module.progress
+        state, loss = progress.best, progress.best_loss
+        if not state:
+            if "validation/loss" not in progress.scores:
+                raise NonFiniteError(f"{module.budget.name}: no validation loss was measured: nothing was trained yet.")
+            state, loss = module.network.state_dict(), progress.scores["validation/loss"]
+        network = copy.deepcopy(module.network).cpu()
+        network.load_state_dict(state)
+        network.requires_grad_(True)
+        for parameter in network.parameters():
+            parameter.grad = None
+        return FitResult(
+            network=network.eval(),
+            history=tuple(dict(row) for row in progress.history),
+            seconds=self._seconds,
+            steps=progress.step,
+            epochs=len(progress.history),
+            best_epoch=progress.best_epoch,
+            validation_loss=loss,
+        )
+
+    def _run(self, stop: int) -> None:
+        started = time.perf_counter()
+        module = self._module
+        data = InMemory(
+            self._train,
+            self._validation,
+            budget=module.budget,
+            batch_size=module.settings.batch_size,
+            start=self.step,
+            stop=stop,
+        )
+        with quiet(), global_stream(make_generator(module.budget.seed, "stream")):
+            trainer = self._fit.trainer(module, steps=stop - self.step)
+            if self._fit.world_size > 1:
+                self._launch(trainer, data)
+            else:
+                trainer.fit(module, datamodule=data)
+        self._seconds += time.perf_counter() - started
+
+    def _launch(self, trainer: Trainer, data: InMemory) -> None:
+        """Trains in worker processes; takes over what they reached, or raises what went wrong there."""
+        module = self._module
+        environment = {name: os.environ.get(name) for name in _LAUNCH_VARIABLES}
+        with tempfile.TemporaryDirectory(prefix="transfuse-fit-", dir=self._fit.folder) as folder:
+            module.exchange = Exchange(Path(folder))
+            try:
+                trainer.fit(module, datamodule=data)
+                module.progress = module.exchange.read_progress()
+            except KeyboardInterrupt:
+                raise
+            except Exception as error:
+                raise module.exchange.failure(module.budget.name, error) from error
+            finally:
+                module.exchange = None
+                _end_workers(trainer)
+                _restore(environment)
+
+
+def _end_workers(trainer: Trainer) -> None:
+    launcher = trainer.strategy.launcher
+    assert isinstance(launcher, _MultiProcessingLauncher), "several devices are launched by fork or spawn"
+    for process in launcher.procs:
+        process.kill()
+        process.join()
+
+
+def _restore(environment: dict[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _resolved(devices: Devices) -> Devices:
+    """Counts decided here: Lightning's own choice for several devices would start the whole program again."""
+    on_gpu = devices.accelerator != "cpu" and torch.cuda.is_available()
+    if devices.accelerator in ("gpu", "cuda") and not on_gpu:
+        raise HyperparameterError(
+            f"`trainer.accelerator = {devices.accelerator}` needs a GPU that torch can use. Found none. "
+            f"Did you mean trainer=cpu?"
+        )
+    if devices.devices == "auto":
+        count = torch.cuda.device_count() if on_gpu and devices.strategy != "auto" else 1
+    else:
+        count = int(devices.devices)
+    if count < 1:
+        raise HyperparameterError(f"`trainer.devices` should be auto or >= 1. Found `trainer.devices = {count}`.")
+    strategy = devices.strategy
+    if count == 1:
+        strategy = "auto"
+    elif strategy == "auto":
+        strategy = "ddp_spawn" if on_gpu else "ddp_fork"
+    return replace(devices, devices=count, strategy=strategy)

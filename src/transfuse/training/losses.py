@@ -1,0 +1,47 @@
+"""The training loss of a task."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from transfuse.types import Task
+
+
+def task_loss(task: Task, outputs_NC: Tensor, targets: Tensor) -> Tensor:
+    """The mean loss of one task over a batch, in float32.
+
+    classification: `-log softmax(outputs)[target]`; multilabel: binary cross-entropy with logits, mean over examples
+    and labels; regression: `((outputs - targets) / task.scale)^2`, mean over examples and targets.
+    `task.loss_scale` is not applied.
+
+    Args:
+        task: what is predicted.
+        outputs_NC: (N, C) logits, or values in the targets' own units.
+        targets: (N,) int64 classes, (N, C) zeros and ones, or (N, C) values.
+
+    Returns:
+        A scalar with a graph.
+
+    Example:
+        >>> task = Task(name="y", kind="regression", outputs=1, scale=(2.0,))
+        >>> task_loss(task, torch.tensor([[3.0], [1.0]]), torch.tensor([[1.0], [1.0]]))
+        tensor(0.5000)
+    """
+    outputs_NC = outputs_NC.float()
+    if task.kind == "classification":
+        return cross_entropy(outputs_NC, targets)
+    if task.kind == "multilabel":
+        return binary_cross_entropy_with_logits(outputs_NC, targets)
+    errors_NC = outputs_NC - targets
+    if task.scale:
+        errors_NC = errors_NC / _scale(task.scale, errors_NC.device)
+    return errors_NC.square().mean()
+
+
+@lru_cache(maxsize=64)
+def _scale(scale: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(scale, dtype=torch.float32, device=device)

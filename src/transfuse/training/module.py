@@ -1,0 +1,266 @@
+"""What the four Lightning modules share: losses, budget, learning rate, validation, the best weights.
+
+Losses are added up on the device and read once an epoch; the learning rate is set per step by formula: the work that a
+step does beyond forward, backward and optimizer is a few microseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from transfuse.data.loaders import Batch
+from transfuse.randomness import derive_seed
+from transfuse.training.exchange import Exchange
+from transfuse.training.losses import task_loss
+from transfuse.training.optimizer import group, lr_at, make_optimizer, restore, set_lr, supports_fused
+from transfuse.training.progress import Budget, Progress, Row
+from transfuse.training.settings import Training
+from transfuse.types import NonFiniteError, Split, Task
+
+_FINITE_EVERY = 200  # steps between looks at the training loss within an epoch
+
+
+class TrainingModule(LightningModule, ABC):
+    """A network, its tasks, and how it is trained. `Fit` sets `budget`, `train_split` and (for worker processes) `exchange`.
+
+    Args:
+        network: maps inputs to {task: (N, C)}; trained in place.
+        tasks: what it predicts.
+        settings: optimizer and schedule.
+    """
+
+    budget: Budget
+    train_split: Split
+
+    def __init__(self, network: nn.Module, tasks: tuple[Task, ...], settings: Training) -> None:
+        super().__init__()
+        self.network = network
+        self.tasks = tasks
+        self.settings = settings
+        self.progress = Progress()
+        self.exchange: Exchange | None = None
+        self._sums_T = torch.zeros(0)
+        self._validation_T = torch.zeros(0)
+
+    @abstractmethod
+    def objective(self, losses: list[Tensor]) -> Tensor:
+        """The scalar that a step minimizes, from the tasks' losses (already times `loss_scale`)."""
+
+    def outputs(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Task -> (N, C)."""
+        return self.network(inputs)  # type: ignore[no-any-return]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups that together hold all parameters."""
+        return [group(list(self.parameters()), weight_decay=self.settings.weight_decay)]
+
+    def boundaries(self) -> tuple[int, ...]:
+        """Steps at which what is trained changes; training is cut there, since DDP fixes it for each launch."""
+        return ()
+
+    def apply_modes(self) -> None:
+        """Puts layers that do not follow `train()` into their mode."""
+
+    def prepare_validation(self) -> None:
+        """Work on the training data that comes before each validation."""
+
+    # Lightning's hooks, in the order of a fit
+
+    def setup(self, stage: str) -> None:
+        """Each process takes its own random streams; only the first goes on with sums of a paused epoch."""
+        progress, rank = self.progress, self.global_rank
+        if self.exchange is not None:
+            self.exchange.enter_worker()
+        if rank < len(progress.streams):
+            torch.set_rng_state(progress.streams[rank])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(progress.device_streams[rank], self.device)
+        elif rank > 0:
+            torch.manual_seed(derive_seed(self.budget.seed, "stream", rank))
+        self.train()
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer over all groups, with the moments from before the pause."""
+        groups = self.parameter_groups()
+        # Lightning refuses to clip under mixed precision when the optimizer is fused
+        clips_scaled = self.settings.gradient_clip is not None and "mixed" in str(self.trainer.precision)
+        fused = not clips_scaled and supports_fused([each for one in groups for each in one["params"]])
+        optimizer = make_optimizer(self.settings, groups, fused=fused)
+        if self.progress.optimizer:
+            restore(optimizer, self.progress.optimizer)
+        return optimizer
+
+    def on_train_start(self) -> None:
+        """Sums go to the device."""
+        start = self.progress.sums_T
+        self._sums_T = self._zeros() if start is None or self.global_rank > 0 else start.to(self.device)
+        self._last_group = self.budget.epoch_batches % self.settings.accumulate
+        self._batch = self.budget.batches(self.progress.step) % self.budget.epoch_batches
+
+    def on_train_epoch_start(self) -> None:
+        """`train()` of whoever called it is taken back for frozen layers."""
+        self.apply_modes()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        try:
+            losses = self._losses(batch)
+            self._add(self._sums_T, losses, batch.ids.shape[0])
+            loss = self.objective(losses)
+        except Exception as error:
+            self._tell(error)
+            raise
+        if self.settings.accumulate > 1:
+            loss = loss * self._last_group_factor()
+        return loss
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Sets the learning rate of this step, then takes it."""
+        progress = self.progress
+        set_lr(optimizer, lr_at(self.settings, progress.step, self.budget.total_steps))  # type: ignore[arg-type]
+        optimizer.step(closure=optimizer_closure)
+        progress.step += 1
+        if progress.step % _FINITE_EVERY == 0:
+            self._check_finite("training", float(self._sums_T.sum()))
+
+    def on_validation_epoch_start(self) -> None:
+        """Fresh sums; statistics that belong to the weights as they are now."""
+        self.prepare_validation()
+        self._validation_T = self._zeros()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds up one batch; a rank's last batch may be empty."""
+        if len(batch.ids) == 0:
+            return
+        try:
+            self._add(self._validation_T, self._losses(batch), batch.ids.shape[0])
+        except Exception as error:
+            self._tell(error)
+            raise
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores at a pause; at an epoch's end also the history row, the best weights, patience."""
+        validation = self._row("validation", self._means(self._validation_T))
+        self.progress.scores = validation
+        if self.budget.ends_epoch(self.progress.step):
+            self._end_epoch(validation)
+
+    def on_validation_end(self) -> None:
+        """Lightning has put all layers back to training."""
+        self.apply_modes()
+
+    def on_train_end(self) -> None:
+        """Takes along what a later piece of this training needs."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        progress = self.progress
+        progress.optimizer = optimizer.state_dict()
+        progress.sums_T = self._reduced(self._sums_T)
+        stream, device_stream = progress.capture_streams(self.device)
+        progress.streams = self._gathered(stream)
+        progress.device_streams = self._gathered(device_stream)
+        if self.exchange is not None and self.global_rank == 0:
+            self.exchange.write_progress(progress)
+
+    # sums
+
+    def _losses(self, batch: Batch) -> list[Tensor]:
+        outputs, targets = self.outputs(batch.inputs), batch.targets
+        return [
+            loss if task.loss_scale == 1.0 else task.loss_scale * loss
+            for task in self.tasks
+            for loss in (task_loss(task, outputs[task.name], targets[task.name]),)
+        ]
+
+    def _add(self, sums_T: Tensor, losses: list[Tensor], examples: int) -> None:
+        values_T = losses[0].detach() if len(losses) == 1 else torch.stack(losses).detach()
+        sums_T[:-1].add_(values_T, alpha=examples)
+        sums_T[-1].add_(examples)
+
+    def _zeros(self) -> Tensor:
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        return torch.zeros(len(self.tasks) + 1, dtype=dtype, device=self.device)
+
+    def _means(self, sums_T: Tensor) -> list[float]:
+        *totals, examples = self._reduced(sums_T).tolist()
+        return [total / examples for total in totals]
+
+    def _reduced(self, sums_T: Tensor) -> Tensor:
+        reduced = self.trainer.strategy.reduce(sums_T.clone(), reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def _gathered(self, values: Tensor) -> list[Tensor]:
+        if self.trainer.world_size == 1:
+            return [values]
+        gathered = self.all_gather(values.to(self.device))
+        assert isinstance(gathered, Tensor)
+        return list(gathered.cpu())
+
+    def _last_group_factor(self) -> float:
+        """Lightning divides by `accumulate`; the last group of an epoch may be smaller."""
+        batch = self._batch
+        self._batch = (batch + 1) % self.budget.epoch_batches
+        in_last_group = batch >= self.budget.epoch_batches - self._last_group
+        return self.settings.accumulate / self._last_group if in_last_group else 1.0
+
+    # the end of an epoch
+
+    def _end_epoch(self, validation: Row) -> None:
+        progress = self.progress
+        means_T = self._means(self._sums_T)
+        train = self._row("train", means_T)
+        self._check_finite("training", train["train/loss"])
+        self._check_finite("validation", validation["validation/loss"])
+        epoch = len(progress.history) + 1
+        lr = lr_at(self.settings, progress.step - 1, self.budget.total_steps)
+        progress.history.append({"epoch": epoch, "step": progress.step, **train, **validation, "lr": lr})
+        progress.epoch_means.append(means_T)
+        self._sums_T.zero_()
+        loss = validation["validation/loss"]
+        if loss < progress.best_loss or self.settings.keep == "last":
+            state = self.network.state_dict()
+            progress.best = {key: value.detach().clone() for key, value in state.items()}
+            progress.best_epoch, progress.best_loss = epoch, loss
+        patience = self.settings.patience
+        if patience is not None and epoch - self._lowest_epoch() >= patience:
+            progress.stopped = self.trainer.should_stop = True
+
+    def _lowest_epoch(self) -> int:
+        losses = [row["validation/loss"] for row in self.progress.history]
+        return losses.index(min(losses)) + 1
+
+    def _row(self, split: str, means_T: list[float]) -> Row:
+        row = {f"{split}/loss": math.fsum(means_T) if all(map(math.isfinite, means_T)) else math.nan}
+        if len(self.tasks) > 1:
+            row |= {f"{split}/{task.name}/loss": mean for task, mean in zip(self.tasks, means_T, strict=True)}
+        return row
+
+    def _check_finite(self, kind: str, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        error = NonFiniteError(
+            f"{self.budget.name}: the {kind} loss is {loss} in epoch {len(self.progress.history) + 1} "
+            f"(step {self.progress.step}). Try a smaller training.lr or training.gradient_clip."
+        )
+        self._tell(error)
+        raise error
+
+    def _tell(self, error: BaseException) -> None:
+        if self.exchange is not None:
+            self.exchange.write_failure(self.global_rank, error)

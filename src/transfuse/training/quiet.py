@@ -1,0 +1,31 @@
+"""Lightning without its notes: what it says about choices that are made here on purpose."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+_WARNINGS = (
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
+    ".*module\\(s\\) in eval mode at the start of training.*",  # frozen layers
+    ".*GPU available but not used.*",  # trainer=cpu
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides Lightning's information messages and the warnings listed above; errors and other warnings stay."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    with warnings.catch_warnings():
+        for message in _WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,113 @@
+"""The module that runs the phases of a transfer plan."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from transfuse.training.batch_norm import reestimate
+from transfuse.training.module import TrainingModule
+from transfuse.training.optimizer import group
+from transfuse.training.plan import ParameterGroup, Phase, Plan
+from transfuse.training.settings import Training
+from transfuse.types import Task
+
+
+@final
+class TransferModule(TrainingModule):
+    """min over the trainable part of theta, phase by phase, of `sum_t loss_scale_t L_t(theta)`.
+
+    One optimizer holds all parameters from the first step to the last. A frozen one has no gradient, so it gets neither
+    moment nor decay; its layers' BatchNorm and dropout follow the mode of its group.
+
+    Args:
+        plan: its network is trained in place.
+        tasks: what the network predicts.
+        settings: optimizer and schedule.
+    """
+
+    def __init__(self, plan: Plan, tasks: tuple[Task, ...], settings: Training) -> None:
+        super().__init__(plan.network, tasks, settings)
+        self.plan = plan
+
+    def objective(self, losses: list[Tensor]) -> Tensor:
+        """sum_t L_t."""
+        total = losses[0]
+        for loss in losses[1:]:
+            total = total + loss
+        return total
+
+    def boundaries(self) -> tuple[int, ...]:
+        """Where a phase ends and another begins."""
+        return self.plan.ends(self.budget.total_steps)[:-1]
+
+    def phase(self) -> Phase:
+        """The phase that the next step belongs to."""
+        ends = self.plan.ends(self.budget.total_steps)
+        return next((p for p, end in zip(self.plan.phases, ends, strict=True) if self.progress.step < end), self.plan.phases[-1])
+
+    def setup(self, stage: str) -> None:
+        """Freezes what the phase does not train."""
+        super().setup(stage)
+        of_name = _groups_by_name(self.phase())
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(of_name[name].trainable)
+            parameter.grad = None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups that stay the same sets in all phases, with this phase's rates and decays."""
+        phases = [_groups_by_name(phase) for phase in self.plan.phases]
+        now = _groups_by_name(self.phase())
+        together: dict[tuple[int, ...], list[str]] = {}
+        for name, _ in self.network.named_parameters():
+            together.setdefault(tuple(id(groups[name]) for groups in phases), []).append(name)
+        parameters = dict(self.network.named_parameters())
+        default = self.settings.weight_decay
+        return [
+            group(
+                [parameters[name] for name in names],
+                weight_decay=default if (decay := now[names[0]].weight_decay) is None else decay,
+                lr_factor=now[names[0]].lr_factor,
+            )
+            for names in together.values()
+        ]
+
+    def on_train_start(self) -> None:
+        """Statistics of the target data replace the source's where the phase says so."""
+        super().on_train_start()
+        self.prepare_validation()
+
+    def apply_modes(self) -> None:
+        """Layers whose group is not in `train` mode neither drop out nor move their statistics."""
+        for layer, mode in self._modes():
+            layer.train(mode == "train")
+
+    def prepare_validation(self) -> None:
+        """Re-estimates statistics of groups in `reestimate` mode by one pass over the training data."""
+        layers = [layer for layer, mode in self._modes() if mode == "reestimate"]
+        reestimate(self.network, layers, self.train_split.inputs, batch_size=self.settings.batch_size)
+
+    def _modes(self) -> list[tuple[nn.Module, str]]:
+        return layer_modes(self.network, self.phase())
+
+
+def layer_modes(network: nn.Module, phase: Phase) -> list[tuple[nn.Module, str]]:
+    """Each layer with the BatchNorm mode of its parameters' group.
+
+    A layer without parameters (dropout, BatchNorm without affine part) goes with the layer before it.
+    """
+    of_name = _groups_by_name(phase)
+    modes: list[tuple[nn.Module, str]] = []
+    mode = next(iter(phase.groups)).batch_norm
+    for prefix, layer in network.named_modules():
+        own = [f"{prefix}.{name}" if prefix else name for name, _ in layer.named_parameters(recurse=False)]
+        if own:
+            mode = next((of_name[name].batch_norm for name in own if name in of_name), mode)
+        if own or not any(True for _ in layer.children()):
+            modes.append((layer, mode))
+    return modes
+
+
+def _groups_by_name(phase: Phase) -> dict[str, ParameterGroup]:
+    return {name: each for each in phase.groups for name in each.names}

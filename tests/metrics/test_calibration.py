@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from transfuse.metrics import (
+    adaptive_calibration_error,
+    equal_mass_reliability,
+    expected_calibration_error,
+    reliability,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "output_fusion" / "metrics_calibration.npz"
+
+
+def case(prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
+    golden = np.load(GOLDEN)
+    confidence_N, predicted_N = torch.tensor(golden[f"{prefix}probs"]).max(1)
+    return confidence_N, predicted_N == torch.tensor(golden[f"{prefix}y"])
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+def test_golden_values(bins: int) -> None:
+    golden = np.load(GOLDEN)
+    confidence_N, correct_N = case("in_")
+    ece = float(expected_calibration_error(confidence_N, correct_N, bins=bins))
+    assert ece == pytest.approx(float(golden[f"out_ece_l1_{bins}"]), abs=1e-6)
+    adaptive = float(adaptive_calibration_error(confidence_N, correct_N, bins=bins))
+    assert adaptive == pytest.approx(float(golden[f"out_adaptive_ece_l1_{bins}"]), abs=1e-6)
+    table = reliability(confidence_N, correct_N, bins=bins)
+    assert float(table.gaps.max()) == pytest.approx(float(golden[f"out_ece_max_{bins}"]), abs=1e-6)
+
+
+def test_confidences_on_edges_belong_to_the_bin_above() -> None:
+    golden = np.load(GOLDEN)
+    confidence_N, correct_N = case("in_edge_")
+    ece = float(expected_calibration_error(confidence_N, correct_N, bins=4))
+    assert ece == pytest.approx(float(golden["out_edge_ece_l1_4"]), abs=1e-6)
+    assert ece == pytest.approx(0.33125, abs=1e-6)
+
+
+def test_confidence_one_is_in_the_last_bin() -> None:
+    table = reliability(torch.tensor([0.95, 1.0, 0.0]), torch.tensor([True, False, True]))
+    assert table.counts.tolist() == [1, 2]
+    assert table.confidences.tolist() == pytest.approx([0, 0.975])
+    assert table.accuracies.tolist() == [1, 0.5]
+
+
+@pytest.mark.parametrize("error", [expected_calibration_error, adaptive_calibration_error])
+def test_limits(error: type[expected_calibration_error]) -> None:
+    right = torch.arange(20) < 15
+    assert float(error(torch.full((20,), 0.75), right, bins=1)) == 0
+    assert float(error(torch.ones(20), torch.zeros(20).bool())) == 1
+    assert float(error(torch.ones(20), torch.ones(20).bool())) == 0
+    assert error(torch.zeros(0), torch.zeros(0).bool()).isnan()
+
+
+def test_one_bin_is_the_gap_of_the_means() -> None:
+    confidence_N, correct_N = case("in_")
+    expected = abs(float(confidence_N.double().mean()) - float(correct_N.double().mean()))
+    assert float(expected_calibration_error(confidence_N, correct_N, bins=1)) == pytest.approx(expected, abs=1e-12)
+    assert float(adaptive_calibration_error(confidence_N, correct_N, bins=1)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_equal_mass_bins_differ_by_one_example_and_are_never_empty() -> None:
+    confidence_N, correct_N = case("in_")
+    assert equal_mass_reliability(confidence_N[:17], correct_N[:17], bins=5).counts.tolist() == [4, 4, 3, 3, 3]
+    assert equal_mass_reliability(confidence_N[:3], correct_N[:3], bins=10).counts.tolist() == [1, 1, 1]
