@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import hydra
@@ -11,11 +12,15 @@ from transfuse.suggest import CONF
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_RUN_FOLDER = "hydra.run.dir=${paths.outputs}/runs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}"
+
 
 def main() -> None:
     """`transfuse`: one run, or with `-m` a sweep that ends in a leaderboard."""
     from transfuse.sweep.command import command
 
+    if any(argument in ("--config-path", "-cp") for argument in sys.argv):
+        sys.argv.append(_RUN_FOLDER)  # a run's own folder holds its config, but not where runs are written
     command(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job))
 
 

@@ -103,14 +103,14 @@ def _check_top(plain: Mapping[str, Any]) -> None:
             raise ConfigError(f"`paths.{key}` is no key of the config.{nearest(key, known_paths)}")
 
 
-def _built(node: Any, key: str, **given: Any) -> Any:
+def _built(node: Any, key: str) -> Any:
     """The object that a node describes, checked against its target's signature first."""
-    return _instantiated(_checked(node, key), key, **given)
+    return _instantiated(_checked(node, key), key)
 
 
-def _instantiated(node: Mapping[str, Any], key: str, **given: Any) -> Any:
+def _instantiated(node: Mapping[str, Any], key: str) -> Any:
     try:
-        return instantiate(OmegaConf.create(dict(node)), _convert_="all", **given)
+        return instantiate(OmegaConf.create(dict(node)), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, HyperparameterError):
@@ -159,8 +159,13 @@ def _architecture(node: Any) -> Architecture:
     checked = _checked(node, "model")
     name = str(checked["_target_"]).rpartition(".")[2].removeprefix("build_").lower()
 
+    build = _instantiated({**checked, "_partial_": True}, "model")
+
     def make(**given: Any) -> Any:
-        return _instantiated(checked, "model", **given)
+        try:
+            return build(**given)
+        except HyperparameterError as error:
+            raise ConfigError(_with_key(str(error), "model")) from error
 
     return Architecture(name=name, recipe=checked, make=make)
 

@@ -17,7 +17,7 @@ def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
     """` Did you mean ...?`, or the list of what there is where nothing is near."""
     names = list(known)
     prefix = f"{parent}." if parent else ""
-    close = get_close_matches(str(name), names, n=3, cutoff=0.5)
+    close = get_close_matches(str(name), names, n=3, cutoff=0.6)
     if close:
         return f" Did you mean {' or '.join(prefix + match for match in close)}?"
     if not names:
@@ -53,8 +53,12 @@ def _unknown_key(key: str) -> str:
     head = head.partition("@")[0]
     if head not in (*_groups(), "seed"):
         return f"`{key}` is no key of the config.{nearest(head, [*_groups(), 'seed'])}"
-    fields = _fields(head)
-    return f"`{key}` is no key of the config.{nearest(rest, fields, parent=head)} A new key needs a + before it."
+    options = [option for option, fields in _fields(head).items() if rest in fields]
+    if options:
+        listed = ", ".join(f"{head}={option}" for option in options)
+        return f"`{key}` is no key of the chosen option of `{head}`. It is one of {listed}."
+    known = sorted({field for fields in _fields(head).values() for field in fields})
+    return f"`{key}` is no key of the config.{nearest(rest, known, parent=head)} A new key needs a + before it."
 
 
 def _groups() -> list[str]:
@@ -66,14 +70,15 @@ def _options(folder: Path) -> Iterator[str]:
         yield file.relative_to(folder).with_suffix("").as_posix()
 
 
-def _fields(group: str) -> list[str]:
-    """Every key of every option of a group."""
+def _fields(group: str) -> dict[str, list[str]]:
+    """Option of a group -> its keys, nested ones joined by dots."""
     import yaml
 
-    names: set[str] = set()
-    for file in (CONF / group).rglob("*.yaml"):
-        names |= set(_flat(yaml.safe_load(file.read_text()) or {}))
-    return sorted(names)
+    folder = CONF / group
+    return {
+        option: list(_flat(yaml.safe_load((folder / f"{option}.yaml").read_text()) or {}))
+        for option in _options(folder)
+    }
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -133,7 +133,8 @@ def test_the_users_own_state_dict_loads() -> None:
             "user_nets.Missing",
             (A,),
             "model.module=user_nets.Missing cannot be imported: module 'user_nets' has no attribute 'Missing'. It "
-            "should be the dotted path of a class or function on the Python path; PYTHONPATH=. adds the current folder.",
+            "should be the dotted path of a class or function on the Python path; PYTHONPATH=. adds the current "
+            "folder.",
         ),
         ("no_such_nets.Net", (A,), "model.module=no_such_nets.Net cannot be imported: No module named 'no_such_nets'."),
         ("broken_nets.Net", (A,), "model.module=broken_nets.Net cannot be imported: No module named 'a_package_that"),

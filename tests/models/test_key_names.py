@@ -65,7 +65,7 @@ def test_two_keys_on_one_target_are_refused() -> None:
 
 
 def test_rules_are_checked() -> None:
-    with pytest.raises(KeyMapError, match="A rule of `key_map` has the fields `pattern` and `replace`. Found {'from'"):
+    with pytest.raises(KeyMapError, match=r"A rule of `key_map` has the fields `pattern` and `replace`. Found {'from'"):
         match_names(["a"], ["a"], [{"from": "a", "to": "b"}])
     with pytest.raises(KeyMapError, match=r"`\(` in `key_map` is no regular expression: missing \), unterminated"):
         match_names(["a"], ["a"], [{"pattern": "(", "replace": ""}])

@@ -74,7 +74,7 @@ class SweepBuilder:
             config={"seed": seed, "strategy": {"_target_": f"pkg.{strategy}", **(fields or {})}, **(config or {})},
             metrics=named("test", {"y": means}),
             cost={"base_seconds": 12.345, "fuse_seconds": 0.4567, "parameters": 109386, "latency_ms": 0.1234},
-            budget={"epochs": 30, "steps": 570, "validation_looks": 5},
+            budget={"epochs": 30, "steps": None, "steps_taken": 570, "trials": 1, "validation_looks": 5},
             base_models=tuple({"key": f"k{seed}{m}", "name": f"seeds-{m}", "trained_here": False} for m in range(2)),
             fingerprints={"development": f"d{seed}", "test": "t" if shared_test else f"t{seed}"},
         )
@@ -84,7 +84,14 @@ class SweepBuilder:
         return job
 
     def multi_task(
-        self, strategy: str, *, seed: int = 0, accuracy: float, rmse: float, config: dict[str, Any] | None = None, **changes: Any
+        self,
+        strategy: str,
+        *,
+        seed: int = 0,
+        accuracy: float,
+        rmse: float,
+        config: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> Path:
         """A finished run on a classification task `a` and a regression task `b`."""
         record = RunRecord(

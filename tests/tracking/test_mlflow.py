@@ -73,7 +73,7 @@ def write_job(tracker: Tracker, folder: Path, parent: str | None) -> str:
     return job
 
 
-def test_config_holds_every_field_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_holds_every_field_with_its_default() -> None:
     config = yaml.safe_load(CONFIG.read_text())
     assert config.pop("_target_") == "transfuse.tracking.MlflowTracker"
     assert config.pop("uri") == "${oc.env:MLFLOW_TRACKING_URI,null}"
@@ -194,7 +194,6 @@ def test_a_broken_store_warns_once_and_costs_nothing(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     (tmp_path / "file").write_text("")
     uri = {"server": "http://127.0.0.1:1", "database": f"sqlite:///{tmp_path}/file/mlflow.db"}[broken]
-    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
     tracker = MlflowTracker(uri=uri).at(tmp_path)
     with caplog.at_level(logging.WARNING, logger="transfuse"):
         assert write_job(tracker, tmp_path, parent=None) == ""
@@ -211,6 +210,14 @@ def test_an_outputs_path_that_is_a_file_is_told_the_same_way(tmp_path: Path, cap
     assert tracker.start("job", "a job", tags={}, params={}) == ""
     assert tracker.failure is not None
     assert "FileExistsError" in tracker.failure
+
+
+def test_passwords_do_not_reach_the_log_or_the_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = MlflowTracker(uri="nonsense://ada:secret@host/db").at(tmp_path)
+    tracker.start("job", "a job", tags={}, params={})
+    assert tracker.failure is not None
+    assert "secret" not in tracker.failure + caplog.text
+    assert "nonsense://***@host/db" in caplog.text
 
 
 def test_tracking_stops_at_the_first_failure(written: Written, caplog: pytest.LogCaptureFixture) -> None:

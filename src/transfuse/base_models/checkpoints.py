@@ -11,7 +11,8 @@ from torch import Tensor, uint8
 
 from transfuse.base_models.base import BaseModelRecipe, Members, Setting
 from transfuse.base_models.recipe import Recipe
-from transfuse.models.loading import load_strict, read_state
+from transfuse.models.loading import load_strict
+from transfuse.models.state_files import read_state
 from transfuse.types import DataError, HyperparameterError
 
 
@@ -40,7 +41,7 @@ class Checkpoints(BaseModelRecipe):
             raise DataError(f"`base_models.paths` names {path}, which is no file.")
         recipe = setting.recipe(path.stem, seed=0)
         network = recipe.build()
-        load_strict(network, read_state(path), source=str(path))
+        load_strict(network, read_state(path)[0], source=str(path))
         return replace(recipe, training=None, content=content_hash(network.state_dict()), path=str(path.absolute()))
 
 

@@ -16,7 +16,8 @@ from transfuse.base_models.base import Members
 from transfuse.base_models.recipe import Recipe
 from transfuse.base_models.store import Entry, Store
 from transfuse.metrics import scores
-from transfuse.models.loading import load_strict, read_state
+from transfuse.models.loading import load_strict
+from transfuse.models.state_files import read_state
 from transfuse.models.predict import predict
 from transfuse.strategy.base import BaseModel, BaseModels, Description
 from transfuse.types import Development, IncompatibleStrategyError, Scores, Split, SplitName
@@ -167,7 +168,7 @@ class Pool(BaseModels):
         """Weights that need no training: a user's checkpoint, or a fresh initialization."""
         network = recipe.build()
         if recipe.path is not None:
-            load_strict(network, read_state(Path(recipe.path)), source=recipe.path)
+            load_strict(network, read_state(Path(recipe.path))[0], source=recipe.path)
         return _base_model(recipe, self._put(recipe, network, seconds=0.0), trained_here=False)
 
     def _start(self, recipe: Recipe) -> nn.Module:

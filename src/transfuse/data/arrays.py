@@ -151,9 +151,9 @@ class Arrays(Dataset):
     ) -> Split:
         targets = table.pick(tuple(tasks), "target")
         columns = table.pick(tuple(train_columns), "features")
+        rows = table.rows((*targets, *columns), least=1)
         for name, train_values in train_columns.items():
             _check_alike(table, name, columns[name], train_values)
-        rows = table.rows((*targets, *columns), least=1)
         values = _encoded(table, targets, tasks)
         return Split(inputs=features.encode(columns), targets=values, ids=torch.arange(first_id, first_id + rows))
 

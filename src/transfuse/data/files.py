@@ -47,22 +47,23 @@ class Archive:
         own = folder / self.stem
         for path in (self.system / name, own / name):
             if path.is_file():
-                return self._unpacked(path.read_bytes(), name, str(path))
+                remedy = f"Delete it and let it be downloaded again, or reinstall with `{self.install}`."
+                return self._unpacked(path.read_bytes(), name, str(path), remedy)
         packed = self._download(name, own)
-        content = self._unpacked(packed, name, self.url + name)
+        content = self._unpacked(packed, name, self.url + name, f"Install the data with `{self.install}`.")
         _write(own / name, packed)
         return content
 
-    def _unpacked(self, packed: bytes, name: str, where: str) -> bytes:
+    def _unpacked(self, packed: bytes, name: str, where: str, remedy: str) -> bytes:
         try:
             content = gzip.decompress(packed)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{where} is not a whole gzip file: {error}. {self._remedy(where)}") from error
+            raise DataError(f"{where} is not a whole gzip file: {error}. {remedy}") from error
         found = hashlib.sha256(content).hexdigest()
         if found != self.sha256[name]:
             raise DataError(
                 f"{where} does not hold the {self.title} that is expected: its content has SHA-256 {found}, "
-                f"it should have {self.sha256[name]}. {self._remedy(where)}"
+                f"it should have {self.sha256[name]}. {remedy}"
             )
         return content
 
@@ -78,18 +79,17 @@ class Archive:
             ) from error
         return packed
 
-    def _remedy(self, where: str) -> str:
-        return f"Delete it and let it be downloaded again, or install the data with `{self.install}`."
-
 
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all: parallel jobs may download the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} was downloaded and cannot be written: {error}.") from error

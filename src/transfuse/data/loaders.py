@@ -92,7 +92,7 @@ class TrainingBatches:
         share = self._batch_size // self._world
         last = end - epoch * self.per_epoch
         mine = self._order(epoch)[first * share : last * share]
-        for at in mine.split(_CHUNK * share):
+        for at in torch.split(mine, _CHUNK * share):
             yield from self._gather(at, share)
         self._position = end
 
@@ -103,9 +103,9 @@ class TrainingBatches:
 
     def _gather(self, at: Tensor, share: int) -> Iterator[Batch]:
         chunk = self._split.select(at)
-        inputs = chunk.inputs.to(self._device).split(share)
-        ids = chunk.ids.to(self._device).split(share)
-        targets = {name: values.to(self._device).split(share) for name, values in chunk.targets.items()}
+        inputs = torch.split(chunk.inputs.to(self._device), share)
+        ids = torch.split(chunk.ids.to(self._device), share)
+        targets = {name: torch.split(values.to(self._device), share) for name, values in chunk.targets.items()}
         for index in range(len(ids)):
             yield Batch(inputs[index], {name: values[index] for name, values in targets.items()}, ids[index])
 

@@ -47,7 +47,9 @@ def column_scaling(inputs_NF: Tensor) -> Scaling:
     """Mean and (population) standard deviation of each column of (N, F)."""
     values_NF = inputs_NF.double()
     constant_F = values_NF.amin(0) == values_NF.amax(0)
-    return Scaling(mean=values_NF.mean(0), factor=_factor(values_NF.std(0, correction=0), constant_F))
+    mean_F = values_NF.mean(0)
+    std_F = (values_NF - mean_F).square().mean(0).sqrt()
+    return Scaling(mean=mean_F, factor=_factor(std_F, constant_F))
 
 
 def _factor(std: Tensor, constant: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def delta_m(multi: ByTask, single: ByTask, higher_is_better: Callable[[str], boo
         DataError: `multi` lacks a metric, a value is not finite, or a baseline is below 1e-8 in absolute value, where
             the ratio means nothing: leave out the tasks that `unstable_tasks` names.
 
-    Reference: Maninis et al., 2019, arXiv:1904.08918, equation 4.
+    Reference: Maninis et al., 2019, arXiv:1904.08918. Differs from the paper: the mean within a task comes first.
 
     >>> round(delta_m({"a": {"accuracy": 0.88}, "b": {"rmse": 1.05}}, {"a": {"accuracy": 0.8}, "b": {"rmse": 1.0}}), 6)
     2.5
@@ -53,7 +53,7 @@ def delta_m_literature(multi: ByTask, single: ByTask, higher_is_better: Callable
     `100 / sum_t M_t sum_t sum_m -s_tm (V_tm - B_tm) / B_tm`; arguments and errors as in `delta_m`. The two conventions
     can disagree in more than the sign, as a task of many metrics weighs more here.
 
-    Reference: Liu et al., 2021, arXiv:2110.14048, section 5 (its tables).
+    Reference: the tables of Liu et al., 2021, arXiv:2110.14048, and of those who compare with them.
     """
     changes = _changes(multi, single, higher_is_better)
     return -100 * _mean([change for values in changes for change in values])

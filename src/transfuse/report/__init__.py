@@ -9,7 +9,7 @@ from transfuse.report.comparison import Comparison, Row, Table
 from transfuse.report.leaderboard import write_report
 from transfuse.report.multi_task import Completion, IncomparableBaselineError, add_delta_m
 from transfuse.report.sweeps import Failure, Sweep, find_sweep, read_sweep
-from transfuse.report.tables import render
+from transfuse.report.tables import WIDE, render
 
 __all__ = [
     "Comparison",
@@ -51,6 +51,8 @@ def report(sweep: str | Path = "last", outputs: str | Path = "outputs", level: f
     result = comparison(found, add_delta_m(found.records), level)
     files = write_report(result, found.folder / "report")
     console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width of its own
+        console = Console(width=WIDE)
     console.print(render(result))
     for file in files:
         console.print(str(file), highlight=False, soft_wrap=True, markup=False)

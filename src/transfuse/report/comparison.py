@@ -13,7 +13,7 @@ from transfuse.report.sweeps import Failure
 from transfuse.types import Scores
 
 COST = ("base_seconds", "fuse_seconds", "parameters", "latency_ms", "flops_per_example", "peak_memory_mb")
-BUDGET = ("epochs", "steps", "trials", "validation_looks")
+BUDGET = ("epochs", "steps", "steps_taken", "trials", "validation_looks")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
-"""The leaderboard on a terminal, readable from 100 columns on and without color."""
+"""The leaderboard on a terminal, readable without color and from 80 columns on; from 100 and 128 on it shows more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,8 +15,7 @@ from rich.text import Text
 from transfuse.report.comparison import Comparison, Row, Table
 from transfuse.report.numbers import UNKNOWN, amount, decimals, fixed, signed, spread
 
-WIDE = 128
-_LABEL = 28
+USUAL, WIDE = 100, 128
 _STYLES = {"better": "bold green", "worse": "red", "inconclusive": "dim", "reference": "bold"}
 _COST = (
     ("base models\nseconds", "base_seconds"),
@@ -23,7 +23,7 @@ _COST = (
     ("parameters", "parameters"),
     ("latency\nms", "latency_ms"),
 )
-_BUDGET = (("optimizer\nsteps", "steps"), ("trials", "trials"), ("validation\nlooks", "validation_looks"))
+_BUDGET = (("steps\ntrained", "steps_taken"), ("validation\nlooks", "validation_looks"))
 
 
 def render(comparison: Comparison) -> RenderableType:
@@ -36,12 +36,12 @@ class _Leaderboard:
     comparison: Comparison
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        wide = options.max_width >= WIDE
+        width = options.max_width
         for table in self.comparison.tables:
             yield Text(title(table), style="bold")
-            yield _results(table, self.comparison.level, wide)
+            yield _results(table, self.comparison.level, width)
             yield Text()
-            yield from _costs(table, wide)
+            yield from _costs(table, width)
             yield _lines(table.notes)
             yield Text()
         yield _lines(summary(self.comparison))
@@ -89,34 +89,43 @@ def direction(higher_is_better: bool) -> str:
     return "higher is better" if higher_is_better else "lower is better"
 
 
-def _results(table: Table, level: float, wide: bool) -> RichTable:
+def _results(table: Table, level: float, width: int) -> RichTable:
+    """Scores and verdicts; the p-value and the second metric's spread where there is room, on 80 columns the least."""
     digits, beside_digits = places(table)
-    grid = _grid(
+    wide, narrow = width >= WIDE, width < USUAL
+    beside_direction = direction(table.beside_higher_is_better)
+    headers = [
         f"{table.metric}\n{direction(table.higher_is_better)}",
-        f"{table.beside}\n{_shortened(direction(table.beside_higher_is_better), wide)}",
-        f"difference [{100 * level:g} % interval]",
-        *(["p\n(Holm)"] if wide else []),
-    )
+        f"{table.beside}\n{beside_direction if wide else beside_direction.partition(' ')[0]}",
+        f"difference{_between(narrow)}[{100 * level:g} % interval]",
+        "p\n(Holm)",
+    ]
+    shown = [True, not narrow, True, wide]
+    grid = _grid(*compress(headers, shown))
     grid.add_column("verdict", no_wrap=True)
     for row in table.rows:
-        beside = spread(row.beside, row.beside_sd, beside_digits) if wide else fixed(row.beside, beside_digits)
-        verdict = row.verdict or UNKNOWN
-        cells = [spread(row.mean, row.sd, digits), beside, difference_text(row, digits)]
-        cells += [p_text(row.p_holm)] if wide else []
-        grid.add_row(_label(row.strategy, wide), *map(Text, cells), Text(verdict, style=_STYLES.get(verdict, "")))
+        cells = [
+            spread(row.mean, row.sd, digits),
+            spread(row.beside, row.beside_sd, beside_digits) if wide else fixed(row.beside, beside_digits),
+            difference_text(row, digits).replace(" ", _between(narrow), 1),
+            p_text(row.p_holm),
+        ]
+        verdict = Text(row.verdict or UNKNOWN, style=_STYLES.get(row.verdict or "", ""))
+        grid.add_row(_label(row.strategy, width), *map(Text, compress(cells, shown)), verdict)
     return grid
 
 
-def _costs(table: Table, wide: bool) -> Iterator[RenderableType]:
+def _costs(table: Table, width: int) -> Iterator[RenderableType]:
     """What each strategy took, of what the records know."""
     columns = [(header, [row.cost.get(name) for row in table.rows]) for header, name in _COST]
-    columns += [(header, [row.budget.get(name) for row in table.rows]) for header, name in _BUDGET]
+    if width >= USUAL:
+        columns += [(header, [row.budget.get(name) for row in table.rows]) for header, name in _BUDGET]
     known = [(header, values) for header, values in columns if any(value is not None for value in values)]
     if not known:
         return
     grid = _grid(*(header for header, _ in known))
     for index, row in enumerate(table.rows):
-        grid.add_row(_label(row.strategy, wide), *(Text(amount(values[index])) for _, values in known))
+        grid.add_row(_label(row.strategy, width), *(Text(amount(values[index])) for _, values in known))
     yield grid
     yield Text()
 
@@ -129,16 +138,16 @@ def _grid(*headers: str) -> RichTable:
     )
 
 
-def _label(label: str, wide: bool) -> Text:
-    """The name, its settings on lines of their own; on a narrow terminal a long name breaks after the family."""
+def _label(label: str, width: int) -> Text:
+    """The name, its settings on lines of their own; where there is little room a long name breaks after the family."""
     name, *settings = label.split(" ")
-    if len(name) > _LABEL and not wide:
+    if len(name) > (width if width >= WIDE else 28 if width >= USUAL else 20):
         name = name.replace("/", "/\n  ", 1)
     return Text("\n".join([name, *(f"  {setting}" for setting in settings)]))
 
 
-def _shortened(text: str, wide: bool) -> str:
-    return text if wide else text.partition(" ")[0]
+def _between(narrow: bool) -> str:
+    return "\n" if narrow else " "
 
 
 def _lines(lines: tuple[str, ...] | list[str]) -> Group:

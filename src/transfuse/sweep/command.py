@@ -38,7 +38,7 @@ def command(application: Callable[[], Any]) -> None:
 def _message(error: Exception) -> str:
     if isinstance(error, TransfuseError):
         return str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
         return f"{error.filename} cannot be written ({error.strerror}). Is `paths.outputs` a folder that you may write?"
     return explain(error)
 

@@ -41,7 +41,9 @@ def job(config: DictConfig) -> float:
     prepared: Prepared | None = None
     try:
         prepared = prepare(read(config, folder, parent=sweep and (lambda tracker: parent_run(tracker, sweep))))
-        return objective(prepared, execute(prepared))
+        record = execute(prepared)
+        log.info("%s\n  %s", headline(record), folder)
+        return objective(prepared, record)
     except Exception as error:
         if sweep is None and prepared is None:
             discard(folder)
@@ -65,6 +67,22 @@ def objective(prepared: Prepared, record: RunRecord) -> float:
         task.name: flat if len(tasks) == 1 else _below(flat, f"{task.name}/") for task in tasks
     }
     return mean_over_tasks(tasks, by_task, prepared.selection_metric)
+
+
+def headline(record: RunRecord) -> str:
+    """A run's outcome in one line.
+
+    Example:
+        >>> headline(RunRecord(strategy="output_fusion/average", seed=1, metrics={"test/nll": 0.125}))
+        'output_fusion/average, seed 1: test nll 0.125'
+    """
+    shown = ("accuracy", "nll", "rmse")
+    scores = [
+        f"{name.removeprefix('test/')} {value:.4g}"
+        for name, value in record.metrics.items()
+        if name.startswith("test/") and name.rpartition("/")[2] in shown
+    ]
+    return f"{record.strategy}, seed {record.seed}: test {', '.join(scores)}"
 
 
 def parent_run(tracker: Tracker, sweep: Path) -> str:

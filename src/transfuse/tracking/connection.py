@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+_DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
+_SERVERS = ("http:", "https:", "databricks")
 _LOCK = ".mlflow.lock"
 _LOCK_SECONDS = 120
 _BUSY_SECONDS = 30
@@ -43,7 +45,7 @@ def default_uri(outputs: Path) -> str:
 
 def default_artifacts(uri: str, outputs: Path) -> str | None:
     """Where artifacts go: beside the database; to the server's own place where the store is a server."""
-    return None if uri.startswith(("http:", "https:", "databricks")) else str(outputs / ARTIFACTS)
+    return None if uri.startswith(_SERVERS) else str(outputs / ARTIFACTS)
 
 
 @cache
@@ -62,6 +64,8 @@ def connect(uri: str, artifacts: str | None, experiment: str, outputs: Path) -> 
     prepare()
     outputs.mkdir(parents=True, exist_ok=True)
     with FileLock(outputs / _LOCK, timeout=_LOCK_SECONDS):
+        if uri.startswith(_DATABASES):
+            _probe(uri)
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)
@@ -73,6 +77,18 @@ def prepare() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a dead server is told once, by us
+
+
+def _probe(uri: str) -> None:
+    """Connects to a database once: MLflow itself would try for 100 s before it says that it cannot."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

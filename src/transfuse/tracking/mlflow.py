@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import re
 import tempfile
 import time
 import warnings
@@ -115,10 +116,10 @@ class MlflowRuns(Tracker):
     def fail(self, action: str, error: Exception) -> None:
         """Stops tracking and says why, once."""
         reason = (str(error).strip().splitlines() or [""])[0]
-        self._failure = f"{action}: {type(error).__name__}: {reason}"
+        self._failure = _without_password(f"{action}: {type(error).__name__}: {reason}")
         _log.warning(
             "MLflow at %s failed (%s). Tracking stops here; results are on disk, in the run folder.",
-            self._uri,
+            _without_password(self._uri),
             self._failure,
         )
 
@@ -234,6 +235,10 @@ class MlflowRuns(Tracker):
     def _connect(self) -> Connection:
         """The open store; to be called before anything of MLflow is imported, which it prepares."""
         return connect(self._uri, self._artifacts, self._experiment, self._outputs)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@\s]*@", "://***@", text)
 
 
 def _user() -> str:

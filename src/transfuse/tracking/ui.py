@@ -34,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outputs = options.outputs.resolve()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(outputs)
     artifacts = default_artifacts(uri, outputs)
+    if artifacts is not None and not _is_free(options.port):
+        print(f"Port {options.port} is in use. Did you mean another one, such as {options.port + 1}?", file=sys.stderr)
+        return 1
     connection = connect(uri, artifacts, MlflowTracker().experiment, outputs)
     publish(connection.client, connection.experiment_id)
     if artifacts is None:
         print(f"Runs are tracked by a server. Open {url(uri.rstrip('/') + '/', connection.experiment_id)}")
         return 0
-    if not _is_free(options.port):
-        print(f"Port {options.port} is in use. Did you mean another one, such as {options.port + 1}?", file=sys.stderr)
-        return 1
     return serve(uri, options.port, url(f"http://{HOST}:{options.port}/", connection.experiment_id))
 
 

@@ -34,7 +34,7 @@ def reestimate(network: nn.Module, layers: Sequence[nn.Module], inputs: Tensor, 
         layer.train()
     device = next(network.parameters()).device
     last = len(inputs) - len(inputs) % batch_size or len(inputs)
-    for batch in inputs[:last].split(batch_size):
+    for batch in torch.split(inputs[:last], batch_size):
         network(batch.to(device))
     for layer, momentum in zip(chosen, momenta, strict=True):
         layer.momentum = momentum

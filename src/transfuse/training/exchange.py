@@ -12,11 +12,13 @@ import time
 import traceback
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import transfuse.types
 from transfuse.training.progress import Progress
+from transfuse.training.quiet import hush
 from transfuse.types import TransfuseError
 
 
@@ -29,6 +31,11 @@ class Exchange:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A spawned process does not inherit what was silenced; this is the first that it runs."""
+        self.__dict__.update(state)
+        hush()
 
     def enter_worker(self) -> None:
         """One thread a process, an end by SIGTERM at once, and Lightning's temporary files in this folder."""

@@ -30,7 +30,9 @@ _FINITE_EVERY = 200  # steps between looks at the training loss within an epoch
 
 
 class TrainingModule(LightningModule, ABC):
-    """A network, its tasks, and how it is trained. `Fit` sets `budget`, `train_split` and (for worker processes) `exchange`.
+    """A network, its tasks, and how it is trained.
+
+    `Fit` sets `budget`, `train_split` and, where worker processes train, `exchange`.
 
     Args:
         network: maps inputs to {task: (N, C)}; trained in place.
@@ -208,9 +210,10 @@ class TrainingModule(LightningModule, ABC):
     def _gathered(self, values: Tensor) -> list[Tensor]:
         if self.trainer.world_size == 1:
             return [values]
-        gathered = self.all_gather(values.to(self.device))
-        assert isinstance(gathered, Tensor)
-        return list(gathered.cpu())
+        own = values.to(self.device)
+        gathered = [torch.empty_like(own) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(gathered, own)
+        return [each.cpu() for each in gathered]
 
     def _last_group_factor(self) -> float:
         """Lightning divides by `accumulate`; the last group of an epoch may be smaller."""

@@ -13,7 +13,6 @@ from torch import nn
 from transfuse.types import HyperparameterError
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class ParameterGroup:
     """Parameters that are treated alike during a phase.

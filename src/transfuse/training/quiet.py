@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+_LOGGERS = ("pytorch_lightning", "lightning_fabric")
 _WARNINGS = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
     ".*module\\(s\\) in eval mode at the start of training.*",  # frozen layers
@@ -15,15 +15,20 @@ _WARNINGS = (
 )
 
 
+def hush() -> None:
+    """Hides Lightning's information messages and the warnings listed above; errors and other warnings stay."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hides Lightning's information messages and the warnings listed above; errors and other warnings stay."""
+    """`hush` until the end of the block."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     with warnings.catch_warnings():
-        for message in _WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        hush()
         try:
             yield
         finally:

@@ -44,8 +44,10 @@ class TransferModule(TrainingModule):
 
     def phase(self) -> Phase:
         """The phase that the next step belongs to."""
-        ends = self.plan.ends(self.budget.total_steps)
-        return next((p for p, end in zip(self.plan.phases, ends, strict=True) if self.progress.step < end), self.plan.phases[-1])
+        for phase, end in zip(self.plan.phases, self.plan.ends(self.budget.total_steps), strict=True):
+            if self.progress.step < end:
+                return phase
+        return self.plan.phases[-1]
 
     def setup(self, stage: str) -> None:
         """Freezes what the phase does not train."""

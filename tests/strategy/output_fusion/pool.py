@@ -37,6 +37,7 @@ class GivenPool(BaseModels):
     def __getitem__(self, index: int) -> BaseModel:
         return BaseModel(
             description=self.description.members[index],
+            architecture=cast(Any, None),
             state=self.networks[index].state_dict(),
             build=lambda: Heads(self.development.tasks, self.development.input_shape[0]),
             validation={},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
+from transfuse.models.load_report import LoadReport
 from transfuse.models.loading import load
 from transfuse.strategy.base import Arm, BaseModel, Context, Description, TrainedStrategy
 from transfuse.strategy.trained import finished, order_seed
@@ -66,7 +67,7 @@ class ParameterTransfer(TrainedStrategy, ABC):
             key: value for key, value in source.state.items() if self.head == "keep" or not key.startswith("heads.")
         }
         report = load(state, network, min_coverage=self.min_coverage)
-        return Plan(network=network, phases=self.phases(network), report={"loaded": report.summary()})
+        return Plan(network=network, phases=self.phases(network), report=_summary(report))
 
     def start(self, context: Context) -> Arm:
         """Lays out the plan's training."""
@@ -97,6 +98,17 @@ def require_source(strategy: TrainedStrategy, source: int, base_models: Descript
             f"{strategy.name} starts from base model {source}. Found {len(base_models)} base models. "
             f"Did you mean strategy.source=0?"
         )
+
+
+def _summary(report: LoadReport) -> dict[str, Any]:
+    """What the record keeps of a load report."""
+    return {
+        "coverage": report.coverage,
+        "matched": [pair.target for pair in report.matched],
+        "adapted": {pair.target: pair.how for pair in report.adapted},
+        "dropped": {pair.target: pair.how for pair in report.dropped},
+        "fresh": list(report.missing),
+    }
 
 
 def _same_labels(development: Development) -> bool:

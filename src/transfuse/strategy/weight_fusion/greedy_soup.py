@@ -90,7 +90,7 @@ class GreedySoup(NetworkFusion):
         goodness = {members: _goodness(context, outputs, metric) for members, outputs in candidates.items()}
 
         def judge(members: tuple[int, ...]) -> float:
-            network, _ = self.mixture(context, parts, _uniform(members, num_models))
+            network, _ = self.mixture(context, parts, _ones(members, num_models), len(members))
             candidates[members] = predictions(context, network)
             goodness[members] = _goodness(context, candidates[members], metric)
             return goodness[members]
@@ -100,7 +100,8 @@ class GreedySoup(NetworkFusion):
         assert goodness[kept] >= max(singles_K), "a greedy soup is never worse than its best member"
         sign = 1.0 if higher_is_better(metric) else -1.0
         return Choice(
-            coefficients_K=_uniform(kept, num_models),
+            weights_K=_ones(kept, num_models),
+            divisor=len(kept),
             candidates=tuple(candidates.values()),
             index=list(candidates).index(kept),
             metric=metric,
@@ -117,14 +118,14 @@ class GreedySoup(NetworkFusion):
         """Outputs of each model alone: the stored ones; with heads of their own, each backbone under all heads."""
         num_models = len(parts.members)
         if parts.heads:
-            networks = (self.mixture(context, parts, _uniform((index,), num_models))[0] for index in range(num_models))
+            networks = (self.mixture(context, parts, _ones((index,), num_models))[0] for index in range(num_models))
             return [predictions(context, network) for network in networks]
         logits = context.base_models.logits("validation")
         return [{task: outputs_MNC[index] for task, outputs_MNC in logits.items()} for index in range(num_models)]
 
 
-def _uniform(members: tuple[int, ...], num_models: int) -> tuple[float, ...]:
-    return tuple(1.0 / len(members) if index in members else 0.0 for index in range(num_models))
+def _ones(members: tuple[int, ...], num_models: int) -> tuple[float, ...]:
+    return tuple(float(index in members) for index in range(num_models))
 
 
 def _goodness(context: Context, outputs: Outputs, metric: str) -> float:

@@ -46,13 +46,15 @@ class TensorMethod(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedSum:
-    """sum_i w_i x_i as a per-tensor method: where methods that choose coefficients end.
+    """sum_i w_i x_i / divisor as a per-tensor method: where methods that choose coefficients end.
 
     Attributes:
-        weights_K: one coefficient a model.
+        weights_K: one weight a model.
+        divisor: of the sum.
     """
 
     weights_K: tuple[float, ...]
+    divisor: float = 1.0
     whole: ClassVar[bool] = False
 
     def survey(self, blocks: Iterable[Block]) -> None:
@@ -60,31 +62,33 @@ class WeightedSum:
 
     def fuse(self, block: Block, survey: None) -> Tensor:
         """The weighted sum of the models' values, (B,)."""
-        return weighted_sum(block.values_KB, self.weights_K)
+        return weighted_sum(block.values_KB, self.weights_K, self.divisor)
 
 
-def weighted_sum(values_KB: Tensor, weights_K: Sequence[float]) -> Tensor:
-    """sum_i w_i x_i, models in list order.
+def weighted_sum(values_KB: Tensor, weights_K: Sequence[float], divisor: float = 1.0) -> Tensor:
+    """sum_i w_i x_i / divisor, models in list order.
 
     One product and one sum a model, each rounded: a fused multiply-add, whose use depends on the block's size, would
-    make the last digit depend on it too.
+    make the last digit depend on it too. The division comes last: a mean of bf16 values that lies exactly between two
+    of them is then rounded as the exact mean is, which weights such as 1/3 would miss.
 
     Args:
         values_KB: (K, B) values.
-        weights_K: K coefficients.
+        weights_K: K weights.
+        divisor: not 0; the sum of the weights for a mean.
 
     Returns:
         (B,) new tensor of the values' type.
 
     Example:
-        >>> weighted_sum(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), (0.5, 0.5))
+        >>> weighted_sum(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), (1.0, 1.0), 2.0)
         tensor([2., 3.])
     """
     total_B = values_KB[0] * weights_K[0]
     term_B = torch.empty_like(total_B)
     for values_B, weight in zip(values_KB[1:], weights_K[1:], strict=True):
         total_B += torch.mul(values_B, weight, out=term_B)
-    return total_B
+    return total_B if divisor == 1.0 else total_B.div_(divisor)
 
 
 @torch.no_grad()
@@ -125,29 +129,28 @@ def merge_state_dicts(
         states.append(as_tensors(base, "base"))
         named.append("base")
     check_same_layout(states, named)
-    models = states[: len(names)]
-    measured = (measured or Measured()).checked(models[0], len(models), whole=method.whole)
+    measured = (measured or Measured()).checked(states[0], len(names), whole=method.whole)
     ties = tied_keys(states)
-    means = batch_norm_statistics(models[0])
-    statistics = {*means, *means.values()}
+    means = batch_norm_statistics(states[0])
+    kept = {*means, *means.values()}
     merged: dict[str, Tensor] = {}
-    for key, first in models[0].items():
+    for key in (key for key in states[0] if key not in ties):
         values = [state[key] for state in states]
-        if key in ties:
-            continue
-        if not first.is_floating_point():
+        if not values[0].is_floating_point():
             merged[key] = copy_buffer(values[: len(names)], key, names)
+            continue
+        check_finite(values, key, named)
+        if key in kept:
+            merged[key] = _copy(values[0 if base is None else -1], values[0].dtype)
         else:
-            check_finite(values, key, named)
-            if key in statistics:
-                kept = values[0] if base is None else values[-1]
-                merged[key] = kept.to(first.dtype).clone(memory_format=torch.contiguous_format)
-            else:
-                blocks = _blocks(key, values, len(names), measured, seed, method.whole)
-                merged[key] = _merge_tensor(method, blocks, size)
+            merged[key] = _merge_tensor(method, _blocks(key, values, len(names), measured, seed, method.whole), size)
     if batch_norm == "average":
-        merged |= average_statistics(models, {mean: means[mean] for mean in means if mean not in ties})
-    return {key: merged[ties.get(key, key)] for key in models[0]}
+        merged |= average_statistics(states[: len(names)], {key: means[key] for key in means if key not in ties})
+    return {key: merged[ties.get(key, key)] for key in states[0]}
+
+
+def _copy(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype).clone(memory_format=torch.contiguous_format)
 
 
 def _blocks(key: str, values: Sequence[Tensor], num_models: int, measured: Measured, seed: int, whole: bool) -> Blocks:

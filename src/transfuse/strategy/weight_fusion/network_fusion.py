@@ -29,7 +29,8 @@ class Choice:
     """What a method chose, and all that it looked at.
 
     Attributes:
-        coefficients_K: of the weighted sum.
+        weights_K: of the weighted sum; models with the weight 0 take no part.
+        divisor: of the weighted sum.
         candidates: the networks that were judged: task -> (N, C) outputs on the validation split.
         index: the chosen one among them.
         metric: what decided.
@@ -37,12 +38,18 @@ class Choice:
         diagnostics: for the record.
     """
 
-    coefficients_K: tuple[float, ...]
+    weights_K: tuple[float, ...]
+    divisor: float
     candidates: tuple[Outputs, ...]
     index: int
     metric: str
     looks: int
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def coefficients_K(self) -> tuple[float, ...]:
+        """The models' shares."""
+        return tuple(weight / self.divisor for weight in self.weights_K)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +81,16 @@ class NetworkFusion(WeightFusion):
             "or take method=uniform_soup."
         )
 
-    def mixture(self, context: Context, parts: Parts, coefficients_K: Sequence[float]) -> tuple[nn.Module, str]:
-        """The network of sum_i c_i x_i, and how its running statistics were made.
+    def mixture(
+        self, context: Context, parts: Parts, weights_K: Sequence[float], divisor: float = 1.0
+    ) -> tuple[nn.Module, str]:
+        """The network of sum_i w_i x_i / divisor, and how its running statistics were made.
 
-        Models with the coefficient 0 do not take part; one model with the coefficient 1 stays as it is.
+        Models with the weight 0 do not take part; a single model keeps its statistics.
         """
-        chosen = [index for index, coefficient in enumerate(coefficients_K) if coefficient != 0.0]
+        chosen = [index for index, weight in enumerate(weights_K) if weight != 0.0]
         fused = merge_state_dicts(
-            WeightedSum(weights_K=tuple(coefficients_K[index] for index in chosen)),
+            WeightedSum(weights_K=tuple(weights_K[index] for index in chosen), divisor=divisor),
             [parts.states[index] for index in chosen],
             names=[parts.names[index] for index in chosen],
             batch_norm="keep" if self.batch_norm == "keep" else "average",
@@ -92,13 +101,13 @@ class NetworkFusion(WeightFusion):
         """Chooses, fuses, and scores the choice: in sample as `fit`, cross-fitted as `validation`."""
         parts = take_apart(context, with_base=self.base != "unused")
         choice = self.select(context, parts)
-        network, batch_norm = self.mixture(context, parts, choice.coefficients_K)
+        network, batch_norm = self.mixture(context, parts, choice.weights_K, choice.divisor)
         state = network.state_dict()
         return FusedModel(
             network=network,
             validation=_scores(context, _honest(context, choice)),
             fit=_scores(context, choice.candidates[choice.index]),
-            members=tuple(index for index, share in enumerate(choice.coefficients_K) if share != 0.0),
+            members=tuple(index for index, weight in enumerate(choice.weights_K) if weight != 0.0),
             weights={task.name: list(choice.coefficients_K) for task in context.development.tasks},
             diagnostics={
                 **describe(parts, {key: state[key] for key in parts.states[0]}, batch_norm),

@@ -28,8 +28,9 @@ class UniformSoup(TensorFusion):
 
     def fuse(self, block: Block, survey: None) -> Tensor:
         """The mean over the models, (B,)."""
+        num_models = len(block.values_KB)
         # x = sum_i x_i / K
-        return weighted_sum(block.values_KB, self.coefficients(len(block.values_KB)))
+        return weighted_sum(block.values_KB, (1.0,) * num_models, num_models)
 
     def coefficients(self, num_models: int) -> tuple[float, ...]:
         """1/K each."""

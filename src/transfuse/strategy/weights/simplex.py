@@ -11,6 +11,7 @@ from torch import Tensor
 from transfuse.types import ConvergenceError
 
 _WARM_UP = 50  # multiplicative steps before Newton: cheap, monotone, and they find most of the support
+_ROUNDING = 1e-14  # of the mean of logarithms close to 0
 _ZERO = 1e-10  # a smaller weight is set to exactly 0 and the certificate is computed anew
 
 
@@ -40,28 +41,34 @@ def optimal_mixture(
     p_ME = (log_p_ME - log_p_ME.amax(dim=0)).exp()
     num_members = p_ME.shape[0]
     w_M = torch.full((num_members,), 1 / num_members, dtype=torch.float64)
-    gap = float("inf")
-    for iteration in range(max_iterations + 1):
-        s_M = responsibility(w_M, p_ME)
-        gap = float(s_M.max()) - 1
-        if gap <= tolerance:
-            cleaned_M = _without_dust(w_M)
-            cleaned_gap = float(responsibility(cleaned_M, p_ME).max()) - 1
-            if cleaned_gap > tolerance:
-                cleaned_M, cleaned_gap = w_M, gap
-            return cleaned_M, max(cleaned_gap, 0.0)
-        if iteration == max_iterations:
-            break
-        w_M = _normalized(w_M * s_M) if iteration < _WARM_UP else _newton_step(w_M, p_ME)
-    raise ConvergenceError(
-        f"The weights are certified to {gap:.3g} only after {max_iterations} iterations, above "
-        f"`tolerance = {tolerance:g}`. Raise `max_iterations` or `tolerance`?"
-    )
+    gap, iteration = _gap(w_M, p_ME), 0
+    while gap > tolerance and iteration < min(_WARM_UP, max_iterations):
+        # w_m <- w_m s_m
+        w_M = _normalized(w_M * responsibility(w_M, p_ME))
+        gap, iteration = _gap(w_M, p_ME), iteration + 1
+    # one Newton step even where the warm-up was enough: it is what makes weights exactly 0
+    satisfied = iteration == 0
+    while not satisfied and iteration < max_iterations:
+        w_M = _newton_step(w_M, p_ME)
+        gap, iteration = _gap(w_M, p_ME), iteration + 1
+        satisfied = gap <= tolerance
+    if gap > tolerance:
+        raise ConvergenceError(
+            f"The weights are certified to {gap:.3g} only after {max_iterations} iterations, above "
+            f"`tolerance = {tolerance:g}`. Raise `max_iterations` or `tolerance`?"
+        )
+    cleaned_M = _normalized(torch.where(w_M < _ZERO, 0.0, w_M))
+    cleaned_gap = _gap(cleaned_M, p_ME)
+    return (cleaned_M, max(cleaned_gap, 0.0)) if cleaned_gap <= tolerance else (w_M, gap)
 
 
 def responsibility(w_M: Tensor, p_ME: Tensor) -> Tensor:
     """`s_m = mean_e p_me / q_e`: minus the gradient of the mixture's negative log-likelihood."""
     return (p_ME / (w_M @ p_ME)).mean(dim=1)
+
+
+def _gap(w_M: Tensor, p_ME: Tensor) -> float:
+    return float(responsibility(w_M, p_ME).max()) - 1
 
 
 def simplex_quadratic(q_MM: Tensor, c_M: Tensor) -> tuple[Tensor, float]:
@@ -140,14 +147,10 @@ def _newton_step(w_M: Tensor, p_ME: Tensor) -> Tensor:
     while step > 1e-6:
         # f(w) - f(w + t d) = mean_e log(1 + t (d'p_e) / q_e)
         growth_E = 1 + step * (direction_M @ r_ME)
-        if bool((growth_E > 0).all()) and float(growth_E.log().mean()) >= 1e-4 * step * slope:
+        if bool((growth_E > 0).all()) and float(growth_E.log().mean()) >= 1e-4 * step * slope - _ROUNDING:
             return _normalized((w_M + step * direction_M).clamp(min=0))
         step /= 2
     return _normalized(w_M * s_M)
-
-
-def _without_dust(w_M: Tensor) -> Tensor:
-    return _normalized(torch.where(w_M < _ZERO, 0.0, w_M))
 
 
 def _normalized(w_M: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def softmax_score_weights(scores_M: Tensor, *, temperature: float = 0.05) -> Ten
         (M,) float64 weights.
 
     Example:
-        >>> softmax_score_weights(torch.tensor([-0.1, -0.1, -9.0]), temperature=0.05)
-        tensor([5.0000e-01, 5.0000e-01, 2.2227e-78], dtype=torch.float64)
+        >>> softmax_score_weights(torch.tensor([0.0, 0.0, -1.0]), temperature=0.5)
+        tensor([0.4683, 0.4683, 0.0634], dtype=torch.float64)
     """
     return (scores_M.double() / temperature).softmax(dim=0)
 

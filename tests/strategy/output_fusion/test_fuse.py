@@ -1,0 +1,176 @@
+"""The library function `transfuse.fuse`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.strategy.output_fusion.inputs import make_predictions
+
+from transfuse import fuse
+from transfuse.strategy.weights import SoftmaxScore
+from transfuse.types import HyperparameterError, IncompatibleStrategyError, NeedsContextError, PredictionError
+
+LOGITS = make_predictions("classification").logits_MNC
+LABELS = make_predictions("classification").truth
+
+
+def test_numpy_and_torch_give_the_same() -> None:
+    one = fuse(LOGITS, method="weighted_average", labels=LABELS)
+    two = fuse(LOGITS.numpy(), method="weighted_average", labels=LABELS.numpy())
+    assert isinstance(two.logits_NC, torch.Tensor)
+    assert torch.equal(one.logits_NC, two.logits_NC)
+
+
+def test_the_combiner_fuses_further_predictions() -> None:
+    fusion = fuse(LOGITS, method="weighted_average", labels=LABELS)
+    torch.testing.assert_close(fusion.combiner(LOGITS[:, :3]), fusion.logits_NC[:3])
+    assert fusion.diagnostics["fusion/kkt_gap"] <= 1e-8
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [0.5, 0.25, 0.25],
+        (2, 1, 1),
+        np.array([4.0, 2.0, 2.0]),
+        torch.tensor([0.5, 0.25, 0.25]),
+        {"rule": "given", "values": [2, 1, 1]},
+    ],
+)
+def test_given_weights_in_every_form(weights: Any) -> None:
+    found = fuse(LOGITS, method="weighted_average", weights=weights).weights
+    assert found is not None
+    assert found.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_a_rule_by_name_by_fields_and_as_an_object() -> None:
+    named = fuse(LOGITS, method="weighted_average", labels=LABELS, weights="softmax_score").weights
+    fields = {"rule": "softmax_score", "temperature": 0.05}
+    mapped = fuse(LOGITS, method="weighted_average", labels=LABELS, weights=fields).weights
+    direct = fuse(LOGITS, method="weighted_average", labels=LABELS, weights=SoftmaxScore(temperature=0.05)).weights
+    assert named is not None
+    assert mapped is not None
+    assert direct is not None
+    assert torch.equal(named, mapped)
+    assert torch.equal(named, direct)
+    assert fields == {"rule": "softmax_score", "temperature": 0.05}
+
+
+def test_scores_stand_in_for_labels() -> None:
+    # w = exp(-loss / T) / sum
+    found = fuse(
+        LOGITS,
+        method="weighted_average",
+        scores_M=[0.1, 0.2, 0.3],
+        weights={"rule": "softmax_score", "temperature": 0.1},
+    ).weights
+    assert found is not None
+    exponentials = np.exp([-1.0, -2.0, -3.0])
+    np.testing.assert_allclose(found.numpy(), exponentials / exponentials.sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"method": "avrage"}, HyperparameterError, "output_fusion has no method 'avrage'. Did you mean average?"),
+        ({"method": "base"}, HyperparameterError, "output_fusion has no method 'base'."),
+        ({"method": "average", "spaec": "logit"}, HyperparameterError, "output_fusion/average has no field 'spaec'."),
+        (
+            {"method": "weighted_average", "spaec": "logit"},
+            HyperparameterError,
+            "output_fusion/weighted_average has no field 'spaec'. Did you mean space?",
+        ),
+        (
+            {"method": "weighted_average", "weights": "nll_optimum"},
+            HyperparameterError,
+            "weights has no method 'nll_optimum'. Did you mean nll_optimal?",
+        ),
+        (
+            {"method": "weighted_average", "weights": {"rule": "softmax_score", "temprature": 1.0}},
+            HyperparameterError,
+            "weights/softmax_score has no field 'temprature'. Did you mean temperature?",
+        ),
+        (
+            {"method": "weighted_average", "weights": {"temperature": 1.0}},
+            HyperparameterError,
+            "`weights` should name its `rule`.",
+        ),
+        (
+            {"method": "weighted_average", "weights": [1, 2]},
+            HyperparameterError,
+            "`weights.values` should have 3 entries (one a member). Found 2.",
+        ),
+        (
+            {"method": "weighted_average"},
+            NeedsContextError,
+            "output_fusion/weighted_average with these settings is fitted on labels. `labels` are missing.",
+        ),
+        ({"method": "weighted_average", "scores_M": [1, 2, 3]}, NeedsContextError, "`labels` are missing"),
+        (
+            {"method": "weighted_average", "labels": LABELS, "weights": "least_squares_optimal"},
+            IncompatibleStrategyError,
+            "Did you mean strategy/weights=nll_optimal?",
+        ),
+        ({"method": "average", "kind": "clasification"}, HyperparameterError, "`kind` should be one of"),
+        ({"method": "average", "labels": LABELS[:5]}, PredictionError, "should have the shape (40,). Found (5,)."),
+        (
+            {"method": "average", "labels": LABELS + 1},
+            PredictionError,
+            "should be in [0, 3], or -1 for unlabelled. Found 4.",
+        ),
+        ({"method": "average", "labels": LABELS.double()}, PredictionError, "Class labels should be integers."),
+        ({"method": "average", "scores_M": [1.0]}, PredictionError, "`scores_M` should have the shape (3,)"),
+        (
+            {"method": "average", "kind": "multilabel", "labels": torch.full((40, 4), 0.5)},
+            PredictionError,
+            "should be 0 or 1, or NaN for unlabelled. Found 0.5.",
+        ),
+    ],
+)
+def test_mistakes_are_answered(fields: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        fuse(LOGITS, **fields)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (LOGITS[0], "Found (40, 4)"),
+        (LOGITS[:0], "Found (0, 40, 4)"),
+        (LOGITS.round().long(), "should be floating-point"),
+        (LOGITS.clone().index_fill_(0, torch.tensor([2]), torch.inf), "Member 2 predicts NaN or infinity"),
+    ],
+)
+def test_predictions_that_cannot_be_fused(logits: torch.Tensor, message: str) -> None:
+    with pytest.raises(PredictionError, match=re.escape(message)):
+        fuse(logits, method="average")
+
+
+def test_unlabelled_examples_take_no_part() -> None:
+    labels = LABELS.clone()
+    labels[20:] = -1
+    found = fuse(LOGITS, method="weighted_average", labels=labels).weights
+    expected = fuse(LOGITS[:, :20], method="weighted_average", labels=LABELS[:20]).weights
+    assert found is not None
+    assert expected is not None
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_neither_hydra_nor_lightning_nor_mlflow_is_imported() -> None:
+    program = (
+        "import sys, torch, transfuse\n"
+        "labels = torch.arange(8) % 4\n"
+        "logits = torch.randn(3, 8, 4)\n"
+        "for rule in ('nll_optimal', 'softmax_score'):\n"
+        "    transfuse.fuse(logits, method='weighted_average', labels=labels, weights=rule)\n"
+        "heavy = {'hydra', 'omegaconf', 'mlflow', 'lightning', 'pytorch_lightning'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,140 @@
+"""The commands as a user types them: each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from transfuse.cli import main
+
+Command = Callable[..., tuple[int, str]]
+HEAVY = ("torch", "pytorch_lightning", "mlflow")
+QUICK = ("training.epochs=1", "base_models.count=2", "tracking=off", "trainer.progress=false")
+
+
+@pytest.fixture
+def transfuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Calls the command in this process, in `tmp_path`; returns its exit code and what it printed as errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    root, ours = logging.getLogger(), logging.getLogger("transfuse")
+    handlers, levels = list(root.handlers), (root.level, ours.level)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["transfuse", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        monkeypatch.delenv("HYDRA_FULL_ERROR")
+        for handler in set(root.handlers) - set(handlers):
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(levels[0])
+        return int(end.value.code or 0), capfd.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])
+def test_help_and_config_are_printed_without_heavy_imports(arguments: list[str], tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from transfuse.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    code = end.code\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "print('LOADED', loaded, code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "LOADED [] 0" in done.stdout, done.stderr
+    assert "strategy" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainig.epochs=3", "`trainig.epochs` is no key of the config. Did you mean training"),
+        ("training.epoch=3", "`training.epoch` is no key of the config. Did you mean training.epochs"),
+        ("stratgy=output_fusion/average", "`stratgy` is no key of the config. Did you mean strategy?"),
+        ("strategy=output_fusion/averge", "no option of the group `strategy`. Did you mean output_fusion/average"),
+        ("data=digit", "`data=digit` is no option of the group `data`. Did you mean digits"),
+        ("training.lr=quick", "`training.lr` should be a number. Found `training.lr = 'quick'`."),
+        ("training.lr=-1", "`training.lr` should be > 0. Found `training.lr = -1.0`."),
+        ("training.steps=5", "Exactly one of `training.epochs` and `training.steps` should be set."),
+        ("+training.typo=1", "`training.typo` is no key of the config."),
+        ("+typo=1", "`typo` is no key of the config."),
+        ("seed=-1", "`seed` should be an integer >= 0."),
+        ("model.widths=[0]", "`model.widths` should be"),
+        ("data=arrays", "`data.path` needs a value"),
+        ("strategy=multi_task/joint_sum", "multi_task/joint_sum is for multi_task problems. Found data=digits"),
+        ("base_models=checkpoints", "`base_models.count` is no key of the chosen option of `base_models`. It is one of"),
+        ("evaluation.selection_metric=acuracy", "Did you mean `accuracy`"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence_and_nothing_is_written(
+    override: str, message: str, transfuse: Command, tmp_path: Path
+) -> None:
+    code, errors = transfuse(override, *QUICK)
+    assert code == 1
+    assert message in errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_pool_that_does_not_fit_is_told(transfuse: Command, tmp_path: Path) -> None:
+    code, errors = transfuse("base_models=source", "tracking=off")
+    assert code == 1
+    assert "base_models=source is for transfer problems. Found data=digits" in errors
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_typo_in_a_sweep_starts_no_job(transfuse: Command, tmp_path: Path) -> None:
+    code, errors = transfuse("-m", "strategy=output_fusion/average,output_fusion/averge", *QUICK)
+    assert code == 1
+    assert "Did you mean output_fusion/average" in errors
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_an_outputs_folder_that_cannot_be_written_is_told(transfuse: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for mode in ([], ["-m"]):
+        code, errors = transfuse(*mode, "paths.outputs=file/outputs", *QUICK)
+        assert code == 1
+        assert "`paths.outputs`" in errors and "file/outputs" in errors
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+def test_a_run_can_be_repeated_from_its_own_folder(transfuse: Command, tmp_path: Path) -> None:
+    assert transfuse("strategy=output_fusion/average", "seed=3", *QUICK) == (0, "")
+    (first,) = (tmp_path / "outputs" / "runs").glob("*/*")
+    assert transfuse("--config-path", str(first / ".hydra"), "--config-name", "config") == (0, "")
+    (second,) = {path for path in (tmp_path / "outputs" / "runs").glob("*/*")} - {first}
+    records = [json.loads((folder / "record.json").read_text()) for folder in (first, second)]
+    assert records[0]["metrics"] == records[1]["metrics"]
+    assert records[0]["config"] == records[1]["config"]
+    assert records[1]["data"] == "digits" and records[1]["model"] == "mlp"
+    assert (first / "fused" / "model.safetensors").read_bytes() == (second / "fused" / "model.safetensors").read_bytes()
+
+
+def test_a_users_own_configs_work_from_another_folder(transfuse: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "tiny.yaml").write_text(
+        "_target_: transfuse.models.build_mlp\nwidths: [4]\nactivation: relu\ndropout: 0.0\n"
+    )
+    assert transfuse("--config-dir", "mine", "model=tiny", *QUICK) == (0, "")
+    (folder,) = (tmp_path / "outputs" / "runs").glob("*/*")
+    assert json.loads((folder / "record.json").read_text())["config"]["model"]["widths"] == [4]
+
+
+def test_torch_is_the_pinned_build() -> None:
+    pinned = (Path(__file__).parents[1] / "constraints.txt").read_text()
+    assert f"torch=={torch.__version__.partition('+')[0]}" in pinned
