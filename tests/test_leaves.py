@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ def test_leaves_cover_every_element_once_in_order(num_elements: int, size: int) 
     pieces = list(leaves(num_elements, size))
     assert sum(piece.stop - piece.start for piece in pieces) == num_elements
     assert all(1 <= piece.stop - piece.start <= size for piece in pieces)
-    assert all(left.stop == right.start for left, right in zip(pieces, pieces[1:], strict=False))
+    assert all(left.stop == right.start for left, right in pairwise(pieces))
 
 
 def test_a_leaf_is_64_ki_elements() -> None:

@@ -19,7 +19,8 @@ def main() -> None:
     """`transfuse`: one run, or with `-m` a sweep that ends in a leaderboard."""
     from transfuse.sweep.command import command
 
-    if any(argument in ("--config-path", "-cp") for argument in sys.argv):
+    given = " ".join(sys.argv)
+    if ("--config-path" in given or "-cp " in given) and "hydra.run.dir=" not in given:
         sys.argv.append(_RUN_FOLDER)  # a run's own folder holds its config, but not where runs are written
     command(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job))
 

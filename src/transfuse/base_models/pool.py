@@ -84,8 +84,10 @@ class Pool(BaseModels):
         return None if self.members.base is None else self._member(self.members.base)
 
     def used(self) -> tuple[BaseModel, ...]:
-        """The trained models that were asked for so far, starts included."""
-        return tuple(self._found.values())
+        """The trained (or given) models that were asked for so far, starts included; no fresh initialization."""
+        recipes = [*self.members.recipes, *([self.members.base] if self.members.base else [])]
+        untrained = {recipe.key for recipe in recipes if recipe.training is None and recipe.content is None}
+        return tuple(member for key, member in self._found.items() if key not in untrained)
 
     def logits(self, split: SplitName) -> dict[str, Tensor]:
         """Task -> (M, N, C) logits of all members on training or validation data."""

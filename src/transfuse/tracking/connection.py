@@ -61,7 +61,7 @@ def connect(uri: str, artifacts: str | None, experiment: str, outputs: Path) -> 
         experiment: its name.
         outputs: an absolute folder, where the lock lies.
     """
-    prepare()
+    _prepare()
     outputs.mkdir(parents=True, exist_ok=True)
     with FileLock(outputs / _LOCK, timeout=_LOCK_SECONDS):
         if uri.startswith(_DATABASES):
@@ -72,7 +72,7 @@ def connect(uri: str, artifacts: str | None, experiment: str, outputs: Path) -> 
         return Connection(client, _experiment(client, experiment, artifacts))
 
 
-def prepare() -> None:
+def _prepare() -> None:
     """Sets what MLflow reads from the environment when it is imported; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -35,7 +35,7 @@ _CREATED = 1_700_000_000_000  # any fixed time: equal views are equal tags
 _NOTE = """\
 ### transfuse: which way of combining these models is best?
 
-* Compare the runs **[as charts]({charts})** or **[as a table]({table})**: scores on test data and costs of all jobs, \
+* Compare the runs **[as a table]({table})** or **[as charts]({charts})**: scores on test data and costs of all jobs, \
 the best on top.
 * `test/...` was read once, after everything was selected on `validation/...`; `fit/...` are in-sample scores of what \
 was fitted on validation data; `curve/...` are training curves; `cost/base_seconds` is the training time of the base \
@@ -49,13 +49,13 @@ def publish(client: MlflowClient, experiment_id: str) -> None:
     """Writes the view into the experiment's tags, with the metrics that its latest jobs have."""
     runs = client.search_runs([experiment_id], filter_string=JOBS, max_results=_READ_RUNS)
     metrics = shown_metrics({name for run in runs for name in run.data.metrics})
-    note = _NOTE.format(charts=url("", experiment_id), table=url("", experiment_id, mode="TABLE"))
+    note = _NOTE.format(table=url("", experiment_id), charts=url("", experiment_id, mode="CHART"))
     client.set_experiment_tag(experiment_id, TAG, view(metrics))
     client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
     client.set_experiment_tag(experiment_id, "mlflow.note.content", note)
 
 
-def url(base: str, experiment_id: str, mode: Literal["CHART", "TABLE"] = "CHART") -> str:
+def url(base: str, experiment_id: str, mode: Literal["TABLE", "CHART"] = "TABLE") -> str:
     """The address of the view below a server's `http://127.0.0.1:5000/`; relative where `base` is empty."""
     query = f"workflowType=machine_learning&viewStateShareKey={KEY}&compareRunsMode={mode}"
     return f"{base}#/experiments/{experiment_id}/runs?{query}"

@@ -19,10 +19,10 @@ from transfuse.data.loaders import examples_per_epoch
 from transfuse.randomness import global_stream, make_generator
 from transfuse.training.bar import Bar
 from transfuse.training.exchange import Exchange
-from transfuse.training.memory import InMemory
+from transfuse.training.memory import Memory
 from transfuse.training.module import TrainingModule
 from transfuse.training.progress import Budget, Row
-from transfuse.training.quiet import quiet
+from transfuse.training.quiet import Unprofiled, quiet
 from transfuse.training.settings import Devices, Training
 from transfuse.types import HyperparameterError, NonFiniteError, Scores, Split
 
@@ -128,7 +128,6 @@ class Fit:
             epoch_batches=epoch_batches,
             accumulate=settings.accumulate,
         )
-        module.train_split = train
         return Fitting(self, module, train, validation)
 
     def trainer(self, module: TrainingModule, *, steps: int) -> Trainer:
@@ -147,6 +146,7 @@ class Fit:
             accumulate_grad_batches=settings.accumulate,
             sync_batchnorm=self.world_size > 1 and devices.strategy == "ddp_spawn" and devices.accelerator != "cpu",
             callbacks=callbacks,
+            profiler=Unprofiled(),
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -216,30 +216,25 @@ class Fitting:
     def _run(self, stop: int) -> None:
         started = time.perf_counter()
         module = self._module
-        data = InMemory(
-            self._train,
-            self._validation,
-            budget=module.budget,
-            batch_size=module.settings.batch_size,
-            start=self.step,
-            stop=stop,
+        module.memory = Memory(
+            train=self._train, validation=self._validation, batch_size=module.settings.batch_size, stop=stop
         )
         with quiet(), global_stream(make_generator(module.budget.seed, "stream")):
             trainer = self._fit.trainer(module, steps=stop - self.step)
             if self._fit.world_size > 1:
-                self._launch(trainer, data)
+                self._launch(trainer)
             else:
-                trainer.fit(module, datamodule=data)
+                trainer.fit(module)
         self._seconds += time.perf_counter() - started
 
-    def _launch(self, trainer: Trainer, data: InMemory) -> None:
+    def _launch(self, trainer: Trainer) -> None:
         """Trains in worker processes; takes over what they reached, or raises what went wrong there."""
         module = self._module
         environment = {name: os.environ.get(name) for name in _LAUNCH_VARIABLES}
         with tempfile.TemporaryDirectory(prefix="transfuse-fit-", dir=self._fit.folder) as folder:
             module.exchange = Exchange(Path(folder))
             try:
-                trainer.fit(module, datamodule=data)
+                trainer.fit(module)
                 module.progress = module.exchange.read_progress()
             except KeyboardInterrupt:
                 raise

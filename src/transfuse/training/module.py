@@ -17,14 +17,15 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transfuse.data.loaders import Batch
+from transfuse.data.loaders import Batch, EvaluationBatches, TrainingBatches
 from transfuse.randomness import derive_seed
 from transfuse.training.exchange import Exchange
 from transfuse.training.losses import task_loss
+from transfuse.training.memory import Memory
 from transfuse.training.optimizer import group, lr_at, make_optimizer, restore, set_lr, supports_fused
 from transfuse.training.progress import Budget, Progress, Row
 from transfuse.training.settings import Training
-from transfuse.types import NonFiniteError, Split, Task
+from transfuse.types import NonFiniteError, Task
 
 _FINITE_EVERY = 200  # steps between looks at the training loss within an epoch
 
@@ -32,7 +33,7 @@ _FINITE_EVERY = 200  # steps between looks at the training loss within an epoch
 class TrainingModule(LightningModule, ABC):
     """A network, its tasks, and how it is trained.
 
-    `Fit` sets `budget`, `train_split` and, where worker processes train, `exchange`.
+    `Fit` sets `budget`, `memory` and, where worker processes train, `exchange`.
 
     Args:
         network: maps inputs to {task: (N, C)}; trained in place.
@@ -41,7 +42,7 @@ class TrainingModule(LightningModule, ABC):
     """
 
     budget: Budget
-    train_split: Split
+    memory: Memory
 
     def __init__(self, network: nn.Module, tasks: tuple[Task, ...], settings: Training) -> None:
         super().__init__()
@@ -52,6 +53,13 @@ class TrainingModule(LightningModule, ABC):
         self.exchange: Exchange | None = None
         self._sums_T = torch.zeros(0)
         self._validation_T = torch.zeros(0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook here, 40 times a step; Module's own way takes a tenth of a small step
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @abstractmethod
     def objective(self, losses: list[Tensor]) -> Tensor:
@@ -101,10 +109,20 @@ class TrainingModule(LightningModule, ABC):
             restore(optimizer, self.progress.optimizer)
         return optimizer
 
+    def train_dataloader(self) -> TrainingBatches:
+        """This rank's batches up to the next pause."""
+        rank, world = self.global_rank, self.trainer.world_size
+        return self.memory.training(self.budget, start=self.progress.step, rank=rank, world=world, device=self.device)
+
+    def val_dataloader(self) -> EvaluationBatches:
+        """This rank's validation batches."""
+        return self.memory.evaluation(rank=self.global_rank, world=self.trainer.world_size, device=self.device)
+
     def on_train_start(self) -> None:
         """Sums go to the device."""
         start = self.progress.sums_T
         self._sums_T = self._zeros() if start is None or self.global_rank > 0 else start.to(self.device)
+        self._one = torch.ones((), device=self.device)
         self._last_group = self.budget.epoch_batches % self.settings.accumulate
         self._batch = self.budget.batches(self.progress.step) % self.budget.epoch_batches
 
@@ -112,11 +130,15 @@ class TrainingModule(LightningModule, ABC):
         """`train()` of whoever called it is taken back for frozen layers."""
         self.apply_modes()
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Nothing: batches are on the device already."""
+        return batch
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         try:
             losses = self._losses(batch)
-            self._add(self._sums_T, losses, batch.ids.shape[0])
+            _add(self._sums_T, losses, self._one, batch.ids.shape[0])
             loss = self.objective(losses)
         except Exception as error:
             self._tell(error)
@@ -140,6 +162,22 @@ class TrainingModule(LightningModule, ABC):
         if progress.step % _FINITE_EVERY == 0:
             self._check_finite("training", float(self._sums_T.sum()))
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """As the optimizer's own, without its profiling."""
+        for each in optimizer.param_groups:
+            for parameter in each["params"]:
+                parameter.grad = None
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's, where there is something to clip."""
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_validation_epoch_start(self) -> None:
         """Fresh sums; statistics that belong to the weights as they are now."""
         self.prepare_validation()
@@ -150,7 +188,7 @@ class TrainingModule(LightningModule, ABC):
         if len(batch.ids) == 0:
             return
         try:
-            self._add(self._validation_T, self._losses(batch), batch.ids.shape[0])
+            _add(self._validation_T, self._losses(batch), self._one, batch.ids.shape[0])
         except Exception as error:
             self._tell(error)
             raise
@@ -188,11 +226,6 @@ class TrainingModule(LightningModule, ABC):
             for task in self.tasks
             for loss in (task_loss(task, outputs[task.name], targets[task.name]),)
         ]
-
-    def _add(self, sums_T: Tensor, losses: list[Tensor], examples: int) -> None:
-        values_T = losses[0].detach() if len(losses) == 1 else torch.stack(losses).detach()
-        sums_T[:-1].add_(values_T, alpha=examples)
-        sums_T[-1].add_(examples)
 
     def _zeros(self) -> Tensor:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
@@ -267,3 +300,8 @@ class TrainingModule(LightningModule, ABC):
     def _tell(self, error: BaseException) -> None:
         if self.exchange is not None:
             self.exchange.write_failure(self.global_rank, error)
+
+
+def _add(sums_T: Tensor, losses: list[Tensor], one: Tensor, examples: int) -> None:
+    """Adds each loss times `examples`, and `examples` as last entry, in one operation on the device."""
+    sums_T.add_(torch.stack([*losses, one]).detach(), alpha=examples)

@@ -88,7 +88,7 @@ class TransferModule(TrainingModule):
     def prepare_validation(self) -> None:
         """Re-estimates statistics of groups in `reestimate` mode by one pass over the training data."""
         layers = [layer for layer, mode in self._modes() if mode == "reestimate"]
-        reestimate(self.network, layers, self.train_split.inputs, batch_size=self.settings.batch_size)
+        reestimate(self.network, layers, self.memory.train.inputs, batch_size=self.settings.batch_size)
 
     def _modes(self) -> list[tuple[nn.Module, str]]:
         return layer_modes(self.network, self.phase())

@@ -82,11 +82,11 @@ def test_batches_are_full_and_shuffled(num_examples: int, batch_size: int, sizes
 
 
 def test_one_example_is_too_few() -> None:
-    with pytest.raises(DataError, match="at least 2 training examples. Found 1"):
+    with pytest.raises(DataError, match=r"at least 2 training examples. Found 1"):
         full_batches(torch.zeros(1, 2), 4, generator())
 
 
-def scaled_pair(toys, data):  # noqa: ANN001, ANN201
+def scaled_pair(toys, data):
     """A network, and the same function with the layer before BatchNorm ten times as large."""
     network = toys.train(toys.network(0, batch_norm=True), data.train, seed=0, steps=60)
     larger = toys.network(0, batch_norm=True)
@@ -99,12 +99,12 @@ def scaled_pair(toys, data):  # noqa: ANN001, ANN201
     return network, larger.eval()
 
 
-def accuracy(network: nn.Module, data) -> float:  # noqa: ANN001
+def accuracy(network: nn.Module, data) -> float:
     predicted = predict(network, data.validation.inputs)["y"].argmax(1)
     return float((predicted == data.validation.targets["y"]).double().mean())
 
 
-def test_reestimation_repairs_what_other_statistics_break(toys) -> None:  # noqa: ANN001
+def test_reestimation_repairs_what_other_statistics_break(toys) -> None:
     data = toys.development()
     network, larger = scaled_pair(toys, data)
     context = toys.context([network, larger], data)
@@ -119,7 +119,7 @@ def test_reestimation_repairs_what_other_statistics_break(toys) -> None:  # noqa
     assert measured.network.state_dict()[f"{NORM}.num_batches_tracked"] == 60
 
 
-def test_keep_and_average_take_the_members_statistics(toys) -> None:  # noqa: ANN001
+def test_keep_and_average_take_the_members_statistics(toys) -> None:
     data = toys.development()
     network, larger = scaled_pair(toys, data)
     context = toys.context([network, larger], data)

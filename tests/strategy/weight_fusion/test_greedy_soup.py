@@ -51,7 +51,7 @@ def test_better_refuses_an_equal_score() -> None:
     assert greedy_selection([1.0, 0.5], lambda members: 1.0, accept="better") == (0,)
 
 
-def validation_nll(network: nn.Module, data) -> float:  # noqa: ANN001
+def validation_nll(network: nn.Module, data) -> float:
     outputs = predict(network, data.validation.inputs)
     return sum(
         nn.functional.cross_entropy(outputs[task.name].double(), data.validation.targets[task.name]).item()
@@ -59,7 +59,7 @@ def validation_nll(network: nn.Module, data) -> float:  # noqa: ANN001
     ) / len(data.tasks)
 
 
-def averaged(toys, members, chosen, tasks):  # noqa: ANN001, ANN201
+def averaged(toys, members, chosen, tasks):
     network = toys.network(0, tasks)
     states = [members[index].state_dict() for index in chosen]
     network.load_state_dict({key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]})
@@ -67,7 +67,7 @@ def averaged(toys, members, chosen, tasks):  # noqa: ANN001, ANN201
 
 
 @pytest.mark.parametrize("spread", [0, 1])
-def test_greedy_on_toy_networks_equals_an_independent_loop(toys, spread: int) -> None:  # noqa: ANN001
+def test_greedy_on_toy_networks_equals_an_independent_loop(toys, spread: int) -> None:
     data = toys.development()
     _, members = toys.finetuned(4, data)
     if spread:
@@ -92,7 +92,7 @@ def test_greedy_on_toy_networks_equals_an_independent_loop(toys, spread: int) ->
     assert fused.validation["y"]["nll"] >= fused.fit["y"]["nll"] - 1e-9
 
 
-def test_unrelated_members_leave_the_best_alone(toys) -> None:  # noqa: ANN001
+def test_unrelated_members_leave_the_best_alone(toys) -> None:
     data = toys.development()
     members = [toys.train(toys.network(seed), data.train, seed=seed) for seed in range(3)]
     context = toys.context(members, data)
@@ -105,7 +105,7 @@ def test_unrelated_members_leave_the_best_alone(toys) -> None:  # noqa: ANN001
     assert fused.diagnostics["verdict"] == "no mixture beats the best member"
 
 
-def test_the_metric_decides(toys) -> None:  # noqa: ANN001
+def test_the_metric_decides(toys) -> None:
     data = toys.development()
     _, members = toys.finetuned(3, data)
     context = toys.context(members, data)
@@ -116,7 +116,7 @@ def test_the_metric_decides(toys) -> None:  # noqa: ANN001
     assert by_accuracy.fit["y"]["accuracy"] == max(accuracies) and all(0 <= value <= 1 for value in accuracies)
 
 
-def test_candidates_with_batch_norm_are_judged_as_they_end(toys) -> None:  # noqa: ANN001
+def test_candidates_with_batch_norm_are_judged_as_they_end(toys) -> None:
     data = toys.development()
     _, members = toys.finetuned(3, data, batch_norm=True)
     fused = GreedySoup().apply(toys.context(members, data))
@@ -125,7 +125,7 @@ def test_candidates_with_batch_norm_are_judged_as_they_end(toys) -> None:  # noq
     assert fused.diagnostics["batch_norm"] == ("reestimate" if len(fused.members) > 1 else "none")
 
 
-def test_backbones_with_heads_of_their_own(toys) -> None:  # noqa: ANN001
+def test_backbones_with_heads_of_their_own(toys) -> None:
     tasks = [Task(name=name, kind="classification", outputs=3) for name in ("a", "b")]
     data = toys.development(tasks)
     start = toys.network(0, tasks)
@@ -142,10 +142,10 @@ def test_backbones_with_heads_of_their_own(toys) -> None:  # noqa: ANN001
     assert torch.equal(fused.network.heads["b"].linear.weight, members[1].heads["b"].linear.weight)
 
 
-def test_unknown_values_are_refused(toys) -> None:  # noqa: ANN001
+def test_unknown_values_are_refused(toys) -> None:
     with pytest.raises(HyperparameterError, match=r"`metric` should be one of .*Did you mean `accuracy`"):
         GreedySoup(metric="acuracy")
-    with pytest.raises(HyperparameterError, match="`accept` should be not_worse or better. Found `accept = equal`"):
+    with pytest.raises(HyperparameterError, match=r"`accept` should be not_worse or better. Found `accept = equal`"):
         GreedySoup(accept="equal")  # type: ignore[arg-type]
     data = toys.development()
     pool = toys.context([toys.network(0), toys.network(1)], data).base_models.description

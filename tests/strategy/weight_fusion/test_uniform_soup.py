@@ -34,7 +34,7 @@ def test_a_mean_between_two_bf16_values_rounds_to_even() -> None:
     assert UniformSoup().merge([{"w": value} for value in values])["w"].item() == 1.0
 
 
-def test_the_fused_network_is_the_mean_of_finetunes(toys) -> None:  # noqa: ANN001
+def test_the_fused_network_is_the_mean_of_finetunes(toys) -> None:
     data = toys.development()
     _, members = toys.finetuned(3, data)
     context = toys.context(members, data)
@@ -55,7 +55,7 @@ def test_the_fused_network_is_the_mean_of_finetunes(toys) -> None:  # noqa: ANN0
     assert 0.5 < fused.diagnostics["mean_cosine"] < 1.0 and fused.diagnostics["verdict"] is None
 
 
-def test_the_cosine_is_that_of_the_flat_vectors(toys) -> None:  # noqa: ANN001
+def test_the_cosine_is_that_of_the_flat_vectors(toys) -> None:
     data = toys.development()
     networks = [toys.network(seed) for seed in range(3)]
     flat_KP = torch.stack(
@@ -67,7 +67,7 @@ def test_the_cosine_is_that_of_the_flat_vectors(toys) -> None:  # noqa: ANN001
     assert fused.diagnostics["mean_cosine"] == pytest.approx(sum(cosines) / 3, rel=1e-10)
 
 
-def test_a_soup_of_opposites_says_why_it_is_bad(toys) -> None:  # noqa: ANN001
+def test_a_soup_of_opposites_says_why_it_is_bad(toys) -> None:
     data = toys.development()
     network = toys.train(toys.network(0), data.train, seed=0)
     mirrored = toys.network(0)
@@ -88,7 +88,7 @@ def test_a_soup_of_opposites_says_why_it_is_bad(toys) -> None:  # noqa: ANN001
     )
 
 
-def test_a_soup_of_one_is_that_model(toys) -> None:  # noqa: ANN001
+def test_a_soup_of_one_is_that_model(toys) -> None:
     data = toys.development()
     network = toys.train(toys.network(0, batch_norm=True), data.train, seed=0)
     fused = UniformSoup().apply(toys.context([network], data))
@@ -97,7 +97,7 @@ def test_a_soup_of_one_is_that_model(toys) -> None:  # noqa: ANN001
     assert fused.diagnostics["mean_cosine"] is None and fused.diagnostics["batch_norm"] == "none"
 
 
-def test_the_fused_network_owns_its_weights(toys, digest: Callable[[Mapping[str, Tensor]], str]) -> None:  # noqa: ANN001
+def test_the_fused_network_owns_its_weights(toys, digest: Callable[[Mapping[str, Tensor]], str]) -> None:
     data = toys.development()
     _, members = toys.finetuned(2, data)
     before = [digest(member.state_dict()) for member in members]
@@ -108,7 +108,7 @@ def test_the_fused_network_owns_its_weights(toys, digest: Callable[[Mapping[str,
     assert [digest(member.state_dict()) for member in members] == before
 
 
-def test_applying_twice_gives_the_same_bits(toys) -> None:  # noqa: ANN001
+def test_applying_twice_gives_the_same_bits(toys) -> None:
     data = toys.development()
     _, members = toys.finetuned(3, data, batch_norm=True)
     first, second = (UniformSoup().apply(toys.context(members, data)) for _ in range(2))
@@ -117,7 +117,7 @@ def test_applying_twice_gives_the_same_bits(toys) -> None:  # noqa: ANN001
     assert first.validation == second.validation
 
 
-def test_one_head_a_member_stays_with_its_task(toys) -> None:  # noqa: ANN001
+def test_one_head_a_member_stays_with_its_task(toys) -> None:
     from transfuse.types import Task
 
     tasks = [Task(name=name, kind="classification", outputs=3) for name in ("a", "b")]
@@ -139,7 +139,7 @@ def test_one_head_a_member_stays_with_its_task(toys) -> None:  # noqa: ANN001
     assert fused.diagnostics["fused"] == "backbone" and fused.diagnostics["fused_tensors"] == 2
 
 
-def test_members_that_hold_all_heads_are_fused_whole(toys) -> None:  # noqa: ANN001
+def test_members_that_hold_all_heads_are_fused_whole(toys) -> None:
     from transfuse.types import Task
 
     tasks = [Task(name=name, kind="classification", outputs=3) for name in ("a", "b")]
@@ -152,7 +152,7 @@ def test_members_that_hold_all_heads_are_fused_whole(toys) -> None:  # noqa: ANN
     assert fused.diagnostics["fused"] == "all"
 
 
-def test_merge_equals_apply(toys) -> None:  # noqa: ANN001
+def test_merge_equals_apply(toys) -> None:
     data = toys.development()
     _, members = toys.finetuned(3, data)
     merged = merge([member.state_dict() for member in members], method="uniform_soup")

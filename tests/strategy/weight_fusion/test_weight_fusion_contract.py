@@ -107,10 +107,10 @@ def test_the_base_is_checked_too() -> None:
 
 
 def test_the_number_of_models_is_checked() -> None:
-    with pytest.raises(ModelCountError, match="fuses at least 2 models. Found 1") as error:
+    with pytest.raises(ModelCountError, match=r"fuses at least 2 models. Found 1") as error:
         Rescaled().merge(states(1, 3), states(1, 3)[0])
     assert isinstance(error.value, ValueError)
-    with pytest.raises(ModelCountError, match="fuses exactly 2 models. Found 3"):
+    with pytest.raises(ModelCountError, match=r"fuses exactly 2 models. Found 3"):
         Largest().merge(states(3, 3, 3))
 
 
@@ -162,7 +162,7 @@ def test_what_is_measured_must_fit() -> None:
     models = states(2, 3)
     with pytest.raises(NeedsContextError, match="needs `statistics`"):
         Weighted().merge(models)
-    with pytest.raises(StateDictMismatch, match="one mapping for each of 2 models. Found 1"):
+    with pytest.raises(StateDictMismatch, match=r"one mapping for each of 2 models. Found 1"):
         Weighted().merge(models, statistics=[{"w": torch.ones(3)}])
     with pytest.raises(StateDictMismatch, match=r"`w` is \(3,\) in model 0 and \(4,\) in `statistics` of model 1"):
         Weighted().merge(models, statistics=[{"w": torch.ones(3)}, {"w": torch.ones(4)}])

@@ -24,11 +24,11 @@ def weights(state: dict[str, Tensor]) -> list[str]:
     return [key for key, value in state.items() if value.is_floating_point() and key not in STATISTICS]
 
 
-def fused(case, states, base):  # noqa: ANN001, ANN201
+def fused(case, states, base):
     return case.method.merge(states, None if case.method.base == "unused" else base)
 
 
-def test_equals_the_formula_in_float64_rounded_once(case, make_state: Make) -> None:  # noqa: ANN001
+def test_equals_the_formula_in_float64_rounded_once(case, make_state: Make) -> None:
     states, base = [make_state(index) for index in range(3)], make_state(9)
     merged = fused(case, states, base)
     for key in weights(states[0]):
@@ -41,7 +41,7 @@ def test_equals_the_formula_in_float64_rounded_once(case, make_state: Make) -> N
             assert (merged[key] == rounded).double().mean() >= 0.998
 
 
-def test_layout_is_the_first_models(case, make_state: Make) -> None:  # noqa: ANN001
+def test_layout_is_the_first_models(case, make_state: Make) -> None:
     states, base = [make_state(index) for index in range(3)], make_state(9)
     merged = fused(case, states, base)
     assert list(merged) == list(states[0])
@@ -50,7 +50,7 @@ def test_layout_is_the_first_models(case, make_state: Make) -> None:  # noqa: AN
         assert not value.requires_grad and value.grad_fn is None and value.is_contiguous()
 
 
-def test_inputs_are_not_changed_and_share_no_storage(case, make_state: Make, digest) -> None:  # noqa: ANN001
+def test_inputs_are_not_changed_and_share_no_storage(case, make_state: Make, digest) -> None:
     states, base = [make_state(index) for index in range(3)], make_state(9)
     before = [digest(state) for state in [*states, base]]
     merged = fused(case, states, base)
@@ -62,18 +62,18 @@ def test_inputs_are_not_changed_and_share_no_storage(case, make_state: Make, dig
     assert [digest(state) for state in [*states, base]] == before
 
 
-def test_ties_stay_tied(case, make_state: Make) -> None:  # noqa: ANN001
+def test_ties_stay_tied(case, make_state: Make) -> None:
     merged = fused(case, [make_state(index) for index in range(3)], make_state(9))
     assert merged["tied"].data_ptr() == merged["embedding"].data_ptr()
 
 
-def test_integers_are_copied_and_counters_are_the_first_models(case, make_state: Make) -> None:  # noqa: ANN001
+def test_integers_are_copied_and_counters_are_the_first_models(case, make_state: Make) -> None:
     merged = fused(case, [make_state(index) for index in range(3)], make_state(9))
     assert merged["norm.num_batches_tracked"].item() == 7
     assert merged["position_ids"].tolist() == [0, 1, 2, 3, 4, 5] and merged["mask"].tolist() == [True, False]
 
 
-def test_statistics_follow_the_law_of_total_variance(case, make_state: Make) -> None:  # noqa: ANN001
+def test_statistics_follow_the_law_of_total_variance(case, make_state: Make) -> None:
     states = [make_state(index) for index in range(3)]
     merged = fused(case, states, make_state(9))
     means_KF = np.stack([as_float64(state["norm.running_mean"]) for state in states])
@@ -85,7 +85,7 @@ def test_statistics_follow_the_law_of_total_variance(case, make_state: Make) -> 
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 70_000])
-def test_blocks_change_no_bit(case, make_state: Make, size: int) -> None:  # noqa: ANN001
+def test_blocks_change_no_bit(case, make_state: Make, size: int) -> None:
     states = [make_state(index) for index in range(9)]
     if size == 1:
         states = [{key: value for key, value in state.items() if value.numel() <= 101} for state in states]
@@ -97,7 +97,7 @@ def test_blocks_change_no_bit(case, make_state: Make, size: int) -> None:  # noq
         assert torch.equal(value, cut[key]), key
 
 
-def test_one_model_gives_itself(case, make_state: Make) -> None:  # noqa: ANN001
+def test_one_model_gives_itself(case, make_state: Make) -> None:
     if not case.linear:
         pytest.skip("its formula says otherwise")
     state = make_state(1)
@@ -105,7 +105,7 @@ def test_one_model_gives_itself(case, make_state: Make) -> None:  # noqa: ANN001
         torch.testing.assert_close(value, state[key].detach().contiguous(), rtol=1e-6, atol=0)
 
 
-def test_equal_models_give_that_model(case, make_state: Make) -> None:  # noqa: ANN001
+def test_equal_models_give_that_model(case, make_state: Make) -> None:
     if not case.linear:
         pytest.skip("its formula says otherwise")
     state = make_state(1)
@@ -115,7 +115,7 @@ def test_equal_models_give_that_model(case, make_state: Make) -> None:  # noqa: 
         torch.testing.assert_close(merged[key], state[key].detach().contiguous(), rtol=relative, atol=0)
 
 
-def test_order_of_models_does_not_matter(case) -> None:  # noqa: ANN001
+def test_order_of_models_does_not_matter(case) -> None:
     if not case.linear:
         pytest.skip("its formula says otherwise")
     from itertools import permutations
