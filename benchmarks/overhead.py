@@ -135,7 +135,9 @@ def training_step(case: Case) -> float:
         }
     )
     bare, fused, ours = (1000 * medians[name] / steps for name in ("bare", "fused", "ours"))
-    print(f"{case.name:<10} {steps:>6} {bare:>9.3f} {fused:>11.3f} {ours:>9.3f} {ours / bare:>9.2f} {ours / fused:>12.2f}")
+    print(
+        f"{case.name:<10} {steps:>6} {bare:>9.3f} {fused:>11.3f} {ours:>9.3f} {ours / bare:>9.2f} {ours / fused:>12.2f}"
+    )
     return ours / bare
 
 
@@ -143,7 +145,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"hardware  {platform.machine()}, {platform.processor() or 'unknown processor'}, CPU, 1 thread")
     print(f"versions  {', '.join(f'{name} {version}' for name, version in versions().items())}")
-    print(f"repeats   {ROUNDS} rounds in turn, medians; CPU ms a step, batch 32, validation once an epoch on both sides\n")
+    print(
+        f"repeats   {ROUNDS} rounds in turn, medians; CPU ms a step, batch 32, validation once an epoch on both sides\n"
+    )
     print(f"{'case':<10} {'steps':>6} {'bare':>9} {'bare fused':>11} {'ours':>9} {'/ bare':>9} {'/ bare fused':>12}")
     cases = (mlp(), cnn())
     ratios = {case.name: training_step(case) for case in cases}

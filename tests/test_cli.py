@@ -76,7 +76,10 @@ def test_help_and_config_are_printed_without_heavy_imports(arguments: list[str],
         ("model.widths=[0]", "`model.widths` should be"),
         ("data=arrays", "`data.path` needs a value"),
         ("strategy=multi_task/joint_sum", "multi_task/joint_sum is for multi_task problems. Found data=digits"),
-        ("base_models=checkpoints", "`base_models.count` is no key of the chosen option of `base_models`. It is one of"),
+        (
+            "base_models=checkpoints",
+            "`base_models.count` is no key of the chosen option of `base_models`.",
+        ),
         ("evaluation.selection_metric=acuracy", "Did you mean `accuracy`"),
     ],
 )
@@ -117,7 +120,7 @@ def test_a_run_can_be_repeated_from_its_own_folder(transfuse: Command, tmp_path:
     assert transfuse("strategy=output_fusion/average", "seed=3", *QUICK) == (0, "")
     (first,) = (tmp_path / "outputs" / "runs").glob("*/*")
     assert transfuse("--config-path", str(first / ".hydra"), "--config-name", "config") == (0, "")
-    (second,) = {path for path in (tmp_path / "outputs" / "runs").glob("*/*")} - {first}
+    (second,) = set((tmp_path / "outputs" / "runs").glob("*/*")) - {first}
     records = [json.loads((folder / "record.json").read_text()) for folder in (first, second)]
     assert records[0]["metrics"] == records[1]["metrics"]
     assert records[0]["config"] == records[1]["config"]

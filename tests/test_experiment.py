@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gc
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,8 @@ def test_a_strategy_has_no_way_to_the_test_split(tmp_path: Path, prepared: Prepa
     assert not any(isinstance(item, Problem) or item is test for item in reached)
     tensors = [item for item in reached if isinstance(item, Tensor)]
     assert not any(item.data_ptr() == test.inputs.data_ptr() for item in tensors)
-    images = {example.numpy().tobytes() for item in tensors if item.shape[1:] == test.inputs.shape[1:] for example in item}
+    batches = [item for item in tensors if item.shape[1:] == test.inputs.shape[1:]]
+    images = {example.numpy().tobytes() for batch in batches for example in batch}
     assert not images & {example.numpy().tobytes() for example in test.inputs}
 
 
@@ -152,24 +154,22 @@ def prepared(tmp_path: Path) -> Prepared:
     return prepare(read(config, tmp_path / "run"))
 
 
-def _reachable(item: Any, seen: set[int] | None = None) -> Any:
+def _reachable(item: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Everything that can be reached from an object: fields, attributes, entries, bound objects, closures."""
     seen = set() if seen is None else seen
-    if id(item) in seen or isinstance(item, (str, bytes, int, float, type, type(None))):
+    if id(item) in seen or isinstance(item, (str, bytes, int, float, type, ModuleType, type(None))):
         return
     seen.add(id(item))
     yield item
     if isinstance(item, Tensor):
         return
-    inner: list[Any] = []
+    inner: list[Any] = [cell.cell_contents for cell in getattr(item, "__closure__", None) or ()]
+    inner += [getattr(item, "__self__", None), *getattr(item, "__dict__", {}).values()]
     if isinstance(item, dict):
-        inner = [*item.keys(), *item.values()]
+        inner += [*item.keys(), *item.values()]
     elif isinstance(item, (list, tuple, set, frozenset)):
-        inner = list(item)
+        inner += list(item)
     elif is_dataclass(item):
-        inner = [getattr(item, field.name) for field in fields(item)]
-    inner += list(getattr(item, "__dict__", {}).values()) if not isinstance(item, type(gc)) else []
-    closure = getattr(item, "__closure__", None) or ()
-    inner += [cell.cell_contents for cell in closure]
-    inner += [bound] if (bound := getattr(item, "__self__", None)) is not None and not isinstance(bound, type(gc)) else []
+        inner += [getattr(item, field.name) for field in fields(item)]
     for child in inner:
         yield from _reachable(child, seen)

@@ -9,6 +9,7 @@ import inspect
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _SET_BY_US = {"input_shape", "tasks"}  # arguments of a model that the problem g
 _FREE = {"arguments"}  # fields whose content is the user's own
 
 
-def read(config: DictConfig, folder: Path, parent: Callable[[Any], str] | None = None) -> Run:
+def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | None = None) -> Run:
     """The run that a composed config describes.
 
     Args:
@@ -44,7 +45,7 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Any], str] | None =
     _check_top(plain)
     built = {group: _built(plain[group], group) for group in _GROUPS if group not in ("model", "paths")}
     outputs = absolute(plain["paths"]["outputs"])
-    tracker = built["tracking"].at(outputs)
+    tracker: Tracker = built["tracking"].at(outputs)
     return Run(
         data=built["data"],
         architecture=_architecture(plain["model"]),
@@ -59,7 +60,7 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Any], str] | None =
         data_folder=absolute(plain["paths"]["data"]),
         store=absolute(plain["paths"]["store"]),
         refresh_before=_refresh_before(built["base_models"].refresh, folder),
-        parent=parent and (lambda: parent(tracker)),
+        parent=None if parent is None else partial(parent, tracker),
         plain=plain,
     )
 

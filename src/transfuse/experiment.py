@@ -111,7 +111,9 @@ def execute(prepared: Prepared) -> RunRecord:
     began = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     test = fingerprint(problem.development.tasks, problem.test)
-    prepared.journal.start(run.plain, tags(run), problem, parent=run.parent and run.parent(), test=test)
+    prepared.journal.start(
+        run.plain, tags(run), problem, parent=None if run.parent is None else run.parent(), test=test
+    )
     for note in problem.notes:
         log.info(note)
 
@@ -142,9 +144,7 @@ def context(prepared: Prepared) -> Context:
     )
 
 
-def summarize(
-    prepared: Prepared, fused: FusedModel, result: Result, *, fuse_seconds: float, test: str
-) -> RunRecord:
+def summarize(prepared: Prepared, fused: FusedModel, result: Result, *, fuse_seconds: float, test: str) -> RunRecord:
     """The record of a finished run."""
     run, problem, pool = prepared.run, prepared.problem, prepared.pool
     used = pool.used()
@@ -212,4 +212,3 @@ def tags(run: Run) -> dict[str, str]:
         "transfuse.model": run.architecture.name,
         "transfuse.seed": str(run.seed),
     }
-

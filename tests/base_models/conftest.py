@@ -18,9 +18,7 @@ def make_split(num: int, first: int, tasks: tuple[Task, ...]) -> Split:
     generator = torch.Generator().manual_seed(first + 1)
     inputs = torch.randn(num, 4, generator=generator)
     classes = (inputs[:, 0] > 0).long()
-    targets = {
-        task.name: classes if task.kind == "classification" else inputs[:, 1:2].clone() for task in tasks
-    }
+    targets = {task.name: classes if task.kind == "classification" else inputs[:, 1:2].clone() for task in tasks}
     return Split(inputs=inputs, targets=targets, ids=torch.arange(first, first + num))
 
 

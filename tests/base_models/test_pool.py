@@ -162,5 +162,5 @@ def test_checkpoints_that_do_not_fit_are_told_before_anything_else(setting: Sett
     torch.save(network, tmp_path / "pickled.pt")
     with pytest.raises(StateDictError, match="weights"):
         Checkpoints(paths=(str(tmp_path / "pickled.pt"),)).members(setting)
-    with pytest.raises(DataError, match="nowhere.pt, which is no file"):
+    with pytest.raises(DataError, match=r"nowhere\.pt, which is no file"):
         Checkpoints(paths=(str(tmp_path / "nowhere.pt"),)).members(setting)

@@ -85,4 +85,3 @@ def require_count(count: int) -> None:
     """Raises unless a pool has at least one member."""
     if count < 1:
         raise HyperparameterError(f"`count` should be >= 1. Found `count = {count}`.")
-

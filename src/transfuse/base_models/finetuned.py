@@ -31,9 +31,7 @@ class Finetuned(BaseModelRecipe):
     def __post_init__(self) -> None:
         require_count(self.count)
         if not 0 < self.start_share <= 1:
-            raise HyperparameterError(
-                f"`start_share` should be in (0, 1]. Found `start_share = {self.start_share}`."
-            )
+            raise HyperparameterError(f"`start_share` should be in (0, 1]. Found `start_share = {self.start_share}`.")
         if not self.lr_factors or min(self.lr_factors) <= 0:
             raise HyperparameterError(
                 f"`lr_factors` should be positive numbers. Found `lr_factors = {list(self.lr_factors)}`."

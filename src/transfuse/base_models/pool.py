@@ -17,8 +17,8 @@ from transfuse.base_models.recipe import Recipe
 from transfuse.base_models.store import Entry, Store
 from transfuse.metrics import scores
 from transfuse.models.loading import load_strict
-from transfuse.models.state_files import read_state
 from transfuse.models.predict import predict
+from transfuse.models.state_files import read_state
 from transfuse.strategy.base import BaseModel, BaseModels, Description
 from transfuse.types import Development, IncompatibleStrategyError, Scores, Split, SplitName
 
@@ -100,9 +100,7 @@ class Pool(BaseModels):
     def _stacked(self, name: str, split: Split) -> dict[str, Tensor]:
         self._require_all_tasks()
         outputs = [self._predictions(member, name, split) for member in self]
-        return {
-            task.name: torch.stack([output[task.name] for output in outputs]) for task in self.development.tasks
-        }
+        return {task.name: torch.stack([output[task.name] for output in outputs]) for task in self.development.tasks}
 
     def _require_all_tasks(self) -> None:
         wanted = {task.name for task in self.development.tasks}

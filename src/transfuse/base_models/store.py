@@ -1,8 +1,8 @@
 """The store of base models: one folder a key, written whole or not at all, verified when read.
 
-    <store>/<key>/model.safetensors
-    <store>/<key>/record.json                                          recipe, validation scores, checksum
-    <store>/<key>/predictions/<data fingerprint>/<split>.safetensors   logits of every task, ids
+<store>/<key>/model.safetensors
+<store>/<key>/record.json                                          recipe, validation scores, checksum
+<store>/<key>/predictions/<data fingerprint>/<split>.safetensors   logits of every task, ids
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from transfuse.metrics import higher_is_better, mean_over_tasks, metric_of, scores
+from transfuse.metrics import higher_is_better, mean_over_tasks, metric_of
 from transfuse.types import HyperparameterError, Task
 
 
@@ -126,19 +126,17 @@ def best_candidate(
 
     A candidate for which the metric is undefined never wins against one for which it is defined.
     """
-    goodness = [_goodness(task_by_name, outputs, targets, metric) for outputs in candidates]
-    return max(range(len(goodness)), key=lambda index: (goodness[index], -index))
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    tasks = list(task_by_name.values())
 
+    def goodness(outputs: Mapping[str, Tensor]) -> float:
+        """The mean over tasks, larger is better."""
+        found = {}
+        for task in tasks:
+            own = metric_of(task, metric)
+            defined = scores(task, outputs[task.name], targets[task.name])
+            found[task.name] = {own: defined.get(own, math.nan)}
+        return sign * mean_over_tasks(tasks, found, metric)
 
-def _goodness(
-    task_by_name: Mapping[str, Task], outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], metric: str
-) -> float:
-    """The metric over all tasks, with its sign turned where lower is better; minus infinity where undefined."""
-    tasks = tuple(task_by_name.values())
-    found = {task.name: scores(task, outputs[task.name], targets[task.name]) for task in tasks}
-    if any(metric_of(task, metric) not in found[task.name] for task in tasks):
-        return -math.inf
-    mean = mean_over_tasks(tasks, found, metric)
-    # with one task the mean is in the direction of the task's own metric
-    decisive = metric_of(tasks[0], metric) if len(tasks) == 1 else metric
-    return mean if higher_is_better(decisive) else -mean
+    values = [goodness(outputs) for outputs in candidates]
+    return max(range(len(values)), key=lambda index: (values[index] == values[index], values[index], -index))

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def job(config: DictConfig) -> float:
     sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
     prepared: Prepared | None = None
     try:
-        prepared = prepare(read(config, folder, parent=sweep and (lambda tracker: parent_run(tracker, sweep))))
+        prepared = prepare(read(config, folder, parent=None if sweep is None else partial(parent_run, sweep)))
         record = execute(prepared)
         log.info("%s\n  %s", headline(record), folder)
         return objective(prepared, record)
@@ -63,9 +64,7 @@ def objective(prepared: Prepared, record: RunRecord) -> float:
     tasks = prepared.problem.development.tasks
     prefix = "validation/"
     flat = {name.removeprefix(prefix): value for name, value in record.metrics.items() if name.startswith(prefix)}
-    by_task = {
-        task.name: flat if len(tasks) == 1 else _below(flat, f"{task.name}/") for task in tasks
-    }
+    by_task = {task.name: flat if len(tasks) == 1 else _below(flat, f"{task.name}/") for task in tasks}
     return mean_over_tasks(tasks, by_task, prepared.selection_metric)
 
 
@@ -85,7 +84,7 @@ def headline(record: RunRecord) -> str:
     return f"{record.strategy}, seed {record.seed}: test {', '.join(scores)}"
 
 
-def parent_run(tracker: Tracker, sweep: Path) -> str:
+def parent_run(sweep: Path, tracker: Tracker) -> str:
     """Id of the sweep's own entry in MLflow, made by the first job that asks."""
     with FileLock(sweep / ".tracking.lock"):
         path = sweep / ".tracking-run"

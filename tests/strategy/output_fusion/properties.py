@@ -6,9 +6,9 @@ import copy
 from dataclasses import replace
 
 import torch
-from tests.strategy.output_fusion.inputs import probabilities
 from torch import Tensor
 
+from tests.strategy.output_fusion.inputs import probabilities
 from transfuse.randomness import make_generator
 from transfuse.strategy.output_fusion import Combiner, OutputFusion
 from transfuse.strategy.predictions import Predictions

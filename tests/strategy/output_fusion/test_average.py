@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.strategy.output_fusion.inputs import make_predictions, probabilities
 
+from tests.strategy.output_fusion.inputs import make_predictions, probabilities
 from transfuse.strategy.output_fusion import Average, average_log_probabilities, fuse
 from transfuse.types import TaskKind
 

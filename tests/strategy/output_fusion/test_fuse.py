@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.strategy.output_fusion.inputs import make_predictions
 
+from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse import fuse
 from transfuse.strategy.weights import SoftmaxScore
 from transfuse.types import HyperparameterError, IncompatibleStrategyError, NeedsContextError, PredictionError

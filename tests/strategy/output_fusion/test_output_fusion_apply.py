@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from tests.strategy.output_fusion.cases import CASES, Case
 from tests.strategy.output_fusion.pool import describe, make_context, make_development, set_network
-
 from transfuse.metrics import scores
 from transfuse.models.predict import predict
 from transfuse.strategy.base import Context, Description

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from tests.strategy.output_fusion import properties
 from tests.strategy.output_fusion.cases import CASES, Case
 from tests.strategy.output_fusion.inputs import make_predictions
-
 from transfuse.strategy.output_fusion import OutputFusion
 from transfuse.strategy.predictions import Predictions
 from transfuse.types import TaskKind

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from tests.strategy.output_fusion.inputs import make_predictions, probabilities
 from tests.strategy.output_fusion.pool import describe, make_development
-
 from transfuse.strategy.output_fusion import Average, WeightedAverage, fuse
 from transfuse.strategy.weights import Given, InverseLoss, LeastSquaresOptimal, SoftmaxScore
 from transfuse.types import HyperparameterError, IncompatibleStrategyError, Task, TaskKind

@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from tests.strategy.output_fusion.inputs import make_predictions
 
+from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse.strategy.weights import Given
 from transfuse.types import HyperparameterError
 

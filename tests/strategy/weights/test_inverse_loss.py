@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss, root_mean_squared_error
-from tests.strategy.output_fusion.inputs import make_predictions
 
+from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse.strategy.predictions import Predictions
 from transfuse.strategy.weights import InverseLoss, inverse_loss_weights
 from transfuse.types import HyperparameterError, PredictionError

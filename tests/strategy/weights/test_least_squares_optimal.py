@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.strategy.output_fusion.inputs import make_predictions
 
+from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse.randomness import make_generator
 from transfuse.strategy.predictions import Predictions
 from transfuse.strategy.weights import LeastSquaresOptimal, least_squares_weights

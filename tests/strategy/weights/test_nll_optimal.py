@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from tests.strategy.output_fusion.inputs import make_predictions
 from torch import Tensor
 
+from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse.strategy.predictions import Predictions
 from transfuse.strategy.weights import NllOptimal, nll_optimal_weights, uniform_weights
 from transfuse.strategy.weights.simplex import optimal_mixture, responsibility

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.special import softmax
 from sklearn.metrics import log_loss
-from tests.strategy.output_fusion.inputs import make_predictions
 
+from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse.strategy.weights import SoftmaxScore, softmax_score_weights
 from transfuse.types import HyperparameterError
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.strategy.output_fusion.inputs import make_predictions
 
+from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse.strategy.weights import Uniform
 
 

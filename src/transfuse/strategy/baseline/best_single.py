@@ -25,7 +25,9 @@ class BestSingle(Baseline):
     def apply(self, context: Context) -> FusedModel:
         """Picks the member."""
         logits = context.base_models.logits("validation")
-        candidates = [{task: values[index] for task, values in logits.items()} for index in range(len(context.base_models))]
+        candidates = [
+            {task: values[index] for task, values in logits.items()} for index in range(len(context.base_models))
+        ]
         selection = select_network(context, candidates)
         return FusedModel(
             network=context.base_models[selection.index].network(),

@@ -1,11 +1,11 @@
-"""`baseline/scratch`: the run's architecture from fresh weights on the problem's own data, the reference of transfer."""
+"""`baseline/scratch`: the run's architecture from fresh weights on the target data, the reference of transfer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from transfuse.strategy.base import Arm, Context, FusedModel, TrainedStrategy
+from transfuse.strategy.base import Arm, Context, TrainedStrategy
 from transfuse.strategy.trained import finished, order_seed
 from transfuse.types import ProblemKind
 

@@ -20,6 +20,7 @@ class Independent(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Every network on the same inputs."""
         outputs: dict[str, Tensor] = {}
         for network in self.networks:
             outputs |= network(inputs)
