@@ -78,7 +78,7 @@ def test_history_has_the_exact_mean_validation_loss_of_each_task(
     cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
 ) -> None:
     validation = make_split(1100, 1)  # several evaluation batches, the last smaller
-    settings = Training(steps=11, batch_size=8)
+    settings = Training(epochs=None, steps=11, batch_size=8)
     result = train(cpu, make_network(tasks), tasks, make_split(54), validation, settings)
     assert [(row["epoch"], row["step"]) for row in result.history] == [(1, 7), (2, 11)]
     assert (result.steps, result.epochs) == (11, 2)
@@ -128,7 +128,7 @@ def test_pausing_changes_nothing(
 def test_pausing_within_accumulated_epochs_changes_nothing(
     cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
 ) -> None:
-    settings = Training(steps=9, batch_size=8, accumulate=3)
+    settings = Training(epochs=None, steps=9, batch_size=8, accumulate=3)
     split, validation = make_split(54), make_split(30, 1)  # 7 batches, 3 steps an epoch, the last of 1 batch
     unbroken = train(cpu, make_network(tasks), tasks, split, validation, settings)
     module = BaseModule(make_network(tasks), tasks, settings)

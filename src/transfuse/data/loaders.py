@@ -92,8 +92,8 @@ class TrainingBatches:
         share = self._batch_size // self._world
         last = end - epoch * self.per_epoch
         mine = self._order(epoch)[first * share : last * share]
-        for at in torch.split(mine, _CHUNK * share):
-            yield from self._gather(at, share)
+        for at in range(0, len(mine), _CHUNK * share):
+            yield from self._gather(mine[at : at + _CHUNK * share], share)
         self._position = end
 
     def _order(self, epoch: int) -> Tensor:

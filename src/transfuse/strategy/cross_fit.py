@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from transfuse.metrics import higher_is_better, mean_over_tasks, metric_of
+from transfuse.metrics import higher_is_better, mean_over_tasks, metric_of, scores
 from transfuse.types import HyperparameterError, Task
 
 
@@ -126,8 +126,9 @@ def best_candidate(
 
     A candidate for which the metric is undefined never wins against one for which it is defined.
     """
-    sign = 1.0 if higher_is_better(metric) else -1.0
     tasks = list(task_by_name.values())
+    direction = metric_of(tasks[0], metric) if len(tasks) == 1 else metric
+    sign = 1.0 if higher_is_better(direction) else -1.0
 
     def goodness(outputs: Mapping[str, Tensor]) -> float:
         """The mean over tasks, larger is better."""

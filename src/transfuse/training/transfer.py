@@ -52,7 +52,8 @@ class TransferModule(TrainingModule):
     def setup(self, stage: str) -> None:
         """Freezes what the phase does not train."""
         super().setup(stage)
-        of_name = _groups_by_name(self.phase())
+        self._phase = self.phase()
+        of_name = _groups_by_name(self._phase)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(of_name[name].trainable)
             parameter.grad = None
@@ -60,7 +61,7 @@ class TransferModule(TrainingModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups that stay the same sets in all phases, with this phase's rates and decays."""
         phases = [_groups_by_name(phase) for phase in self.plan.phases]
-        now = _groups_by_name(self.phase())
+        now = _groups_by_name(self._phase)
         together: dict[tuple[int, ...], list[str]] = {}
         for name, _ in self.network.named_parameters():
             together.setdefault(tuple(id(groups[name]) for groups in phases), []).append(name)
@@ -78,7 +79,8 @@ class TransferModule(TrainingModule):
     def on_train_start(self) -> None:
         """Statistics of the target data replace the source's where the phase says so."""
         super().on_train_start()
-        self.prepare_validation()
+        if self.progress.step in (0, *self.boundaries()):
+            self._reestimate()
 
     def apply_modes(self) -> None:
         """Layers whose group is not in `train` mode neither drop out nor move their statistics."""
@@ -86,12 +88,17 @@ class TransferModule(TrainingModule):
             layer.train(mode == "train")
 
     def prepare_validation(self) -> None:
-        """Re-estimates statistics of groups in `reestimate` mode by one pass over the training data."""
+        """Statistics follow the weights at the end of an epoch; not at a pause, which must change nothing."""
+        if self.budget.ends_epoch(self.progress.step):
+            self._reestimate()
+
+    def _reestimate(self) -> None:
+        """One pass over the training data, the same on every rank."""
         layers = [layer for layer, mode in self._modes() if mode == "reestimate"]
         reestimate(self.network, layers, self.memory.train.inputs, batch_size=self.settings.batch_size)
 
     def _modes(self) -> list[tuple[nn.Module, str]]:
-        return layer_modes(self.network, self.phase())
+        return layer_modes(self.network, self._phase)
 
 
 def layer_modes(network: nn.Module, phase: Phase) -> list[tuple[nn.Module, str]]:

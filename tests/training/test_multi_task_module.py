@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transfuse.training import BaseModule, Fit, MultiTaskModule, Training
+from transfuse.training.multi_task import StepInfo
+from transfuse.types import Split, Task
+
+Make = Callable[..., nn.Module]
+Examples = Callable[..., Split]
+
+
+class Sum:
+    def init(self, tasks: tuple[Task, ...]) -> nn.Module | None:
+        return None
+
+    def combine(self, losses_T: Tensor, state: nn.Module | None = None, step: StepInfo | None = None) -> Tensor:
+        return losses_T.sum()
+
+
+class Learned:
+    """sum_t exp(-s_t) L_t / 2 + s_t / 2, s learned."""
+
+    def init(self, tasks: tuple[Task, ...]) -> nn.Module | None:
+        return nn.ParameterList([torch.zeros(len(tasks))])
+
+    def combine(self, losses_T: Tensor, state: nn.Module | None = None, step: StepInfo | None = None) -> Tensor:
+        assert state is not None
+        (s_T,) = state.parameters()
+        return ((-s_T).exp() * losses_T / 2 + s_T / 2).sum()
+
+
+class Random:
+    """Random weights; notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int, tuple[str, ...], int]] = []
+
+    def init(self, tasks: tuple[Task, ...]) -> nn.Module | None:
+        return None
+
+    def combine(self, losses_T: Tensor, state: nn.Module | None = None, step: StepInfo | None = None) -> Tensor:
+        assert step is not None
+        self.told.append((step.step, step.epoch, step.tasks, len(step.epoch_means)))
+        return (torch.randn(len(losses_T), generator=step.generator).softmax(0) * losses_T).sum()
+
+
+def test_the_sum_is_plain_training(cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples) -> None:
+    settings = Training(epochs=2, batch_size=8)
+    results = [
+        cpu(module, make_split(30), make_split(9, 1), settings=settings, seed=0, name="tasks")
+        for module in (
+            MultiTaskModule(make_network(tasks), tasks, settings, Sum()),
+            BaseModule(make_network(tasks), tasks, settings),
+        )
+    ]
+    torch.testing.assert_close(
+        dict(results[0].network.state_dict()), dict(results[1].network.state_dict()), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_what_a_weighting_learns_moves_without_decay_and_stays_out_of_the_network(
+    cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
+) -> None:
+    settings = Training(epochs=None, steps=1, batch_size=30, weight_decay=0.5, optimizer="sgd", momentum=0.0)
+    module = MultiTaskModule(make_network(tasks), tasks, settings, Learned(), weighting_lr=0.1)
+    result = cpu(module, make_split(30), make_split(9, 1), settings=settings, seed=0, name="tasks")
+    assert module.weighting_state is not None
+    (s_T,) = module.weighting_state.parameters()
+    losses_T = torch.tensor([result.history[0][f"train/{task.name}/loss"] for task in tasks])
+    torch.testing.assert_close(s_T.detach(), -0.1 * (1 - losses_T) / 2, rtol=1e-4, atol=1e-6)  # ds_t = (1 - L_t) / 2
+    assert result.network.state_dict().keys() == make_network(tasks).state_dict().keys()
+
+
+def test_a_weighting_is_told_step_epoch_and_means(
+    cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
+) -> None:
+    weighting, settings = Random(), Training(epochs=2, batch_size=10)
+    module = MultiTaskModule(make_network(tasks), tasks, settings, weighting)
+    result = cpu(module, make_split(20), make_split(9, 1), settings=settings, seed=0, name="tasks")
+    names = ("class", "labels", "value")
+    assert weighting.told == [(0, 0, names, 0), (1, 0, names, 0), (2, 1, names, 1), (3, 1, names, 1)]
+    first = result.history[0]
+    assert module.progress.epoch_means[0] == [first[f"train/{name}/loss"] for name in names]
+
+
+@pytest.mark.parametrize("weighting", [Random, Learned])
+def test_pausing_keeps_the_weightings_state_and_stream(
+    cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples, weighting: type[Random | Learned]
+) -> None:
+    settings, states = Training(epochs=2, batch_size=8), []
+    for pauses in ((), (1, 5)):
+        module = MultiTaskModule(make_network(tasks), tasks, settings, weighting())
+        fitting = cpu.begin(module, make_split(30), make_split(9, 1), settings=settings, seed=0, name="tasks")
+        for step in (*pauses, fitting.total_steps):
+            fitting.advance(step)
+        states.append(module.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
