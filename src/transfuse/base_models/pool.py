@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.base_models.base import Members
+from transfuse.base_models.model import BaseModel, BaseModels, Description
 from transfuse.base_models.recipe import Recipe
 from transfuse.base_models.store import Entry, Store
 from transfuse.metrics import scores
 from transfuse.models.loading import load_strict
 from transfuse.models.predict import predict
 from transfuse.models.state_files import read_state
-from transfuse.strategy.base import BaseModel, BaseModels, Description
 from transfuse.types import Development, IncompatibleStrategyError, Scores, Split, SplitName
 
 if TYPE_CHECKING:

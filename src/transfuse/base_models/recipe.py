@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from transfuse.base_models.model import MemberDescription
 from transfuse.models.architecture import Architecture
 from transfuse.randomness import make_generator
-from transfuse.strategy.base import MemberDescription
 from transfuse.training.settings import Training
 from transfuse.types import Development
 

@@ -11,8 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from transfuse.base_models.model import BaseModel
 from transfuse.models.predict import predict
-from transfuse.strategy.base import BaseModel, FusedModel
+from transfuse.strategy.base import FusedModel
 from transfuse.types import PredictionError, Split
 
 

@@ -6,117 +6,21 @@ A strategy turns base models (or their training) into one predictor. It sees tra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from transfuse.base_models.model import BaseModels, Description
 from transfuse.randomness import make_generator
-from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Scores, SplitName
+from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Scores
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from transfuse.models.architecture import Architecture
     from transfuse.training.fit import Fit, Fitting
     from transfuse.training.settings import Training
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemberDescription:
-    """A base model before it is trained.
-
-    Attributes:
-        name: for people, such as `seeds-0`.
-        key: of its entry in the store.
-        architecture: the model's config name, such as `cnn`.
-        layout: canonical JSON of its whole architecture; equal layouts have equal state dict keys and shapes.
-        tasks: names of the tasks that it has heads for.
-        trained_on: `target` (the problem's own data) or `source` (transfer problems).
-    """
-
-    name: str
-    key: str
-    architecture: str
-    layout: str
-    tasks: tuple[str, ...]
-    trained_on: Literal["target", "source"] = "target"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """The pool of base models before any is trained: what `Strategy.check` judges.
-
-    Attributes:
-        recipe: the pool's config name, such as `seeds`.
-        members: in order.
-        has_base: whether all members started from one known set of weights.
-    """
-
-    recipe: str
-    members: tuple[MemberDescription, ...]
-    has_base: bool = False
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseModel:
-    """A trained network that a strategy starts from.
-
-    Attributes:
-        description: what it is.
-        architecture: its recipe, to build networks of the same kind for other tasks.
-        state: its weights; never change them, `network()` gives a copy.
-        build: makes a network of its architecture with fresh weights.
-        validation: task -> metric -> value on the validation split of the data that it was trained on.
-        seconds: what its training took, whenever that was.
-        trained_here: whether this run trained it (otherwise it was read from the store).
-    """
-
-    description: MemberDescription
-    architecture: Architecture
-    state: Mapping[str, Tensor]
-    build: Callable[[], nn.Module]
-    validation: Mapping[str, Scores]
-    seconds: float
-    trained_here: bool
-
-    def network(self) -> nn.Module:
-        """A new network with this model's weights, in evaluation mode, sharing no storage with anything."""
-        network = self.build()
-        network.load_state_dict({key: value.clone() for key, value in self.state.items()})
-        return network.eval()
-
-
-class BaseModels(ABC):
-    """The ordered pool of base models. A member is trained, or read from the store, when it is first asked for."""
-
-    description: Description
-
-    def __len__(self) -> int:
-        return len(self.description)
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> BaseModel:
-        """Member `index`, trained or loaded now if it was not yet."""
-
-    def __iter__(self) -> Iterator[BaseModel]:
-        return (self[index] for index in range(len(self)))
-
-    @property
-    @abstractmethod
-    def base(self) -> BaseModel | None:
-        """The weights that all members started from, or None."""
-
-    @abstractmethod
-    def logits(self, split: SplitName) -> dict[str, Tensor]:
-        """Task -> (M, N, C) float32 outputs of all members on a split of the problem's data, in the split's order."""
-
-    @abstractmethod
-    def used(self) -> tuple[BaseModel, ...]:
-        """The members (and base) that were asked for so far: what the run paid for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from transfuse.base_models.model import BaseModel, BaseModels, Description, MemberDescription
 from transfuse.models.predict import predict
 from transfuse.randomness import make_generator
-from transfuse.strategy.base import BaseModel, BaseModels, Context, Description, MemberDescription
+from transfuse.strategy.base import Context
 from transfuse.training.settings import Training
 from transfuse.types import Development, Split, SplitName, Task
 

@@ -9,9 +9,10 @@ import torch
 
 from tests.strategy.output_fusion.cases import CASES, Case
 from tests.strategy.output_fusion.pool import describe, make_context, make_development, set_network
+from transfuse.base_models.model import Description
 from transfuse.metrics import scores
 from transfuse.models.predict import predict
-from transfuse.strategy.base import Context, Description
+from transfuse.strategy.base import Context
 from transfuse.strategy.cross_fit import folds
 from transfuse.strategy.output_fusion import Average, Fused, WeightedAverage, fuse
 from transfuse.strategy.weights import Given, SoftmaxScore

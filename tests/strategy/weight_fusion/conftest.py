@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from transfuse.base_models.model import BaseModel, BaseModels, Description, MemberDescription
 from transfuse.models.architecture import Architecture
 from transfuse.models.network import Backbone, Network, with_heads
 from transfuse.models.predict import predict
-from transfuse.strategy.base import BaseModel, BaseModels, Context, Description, MemberDescription
+from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion import TensorFusion, UniformSoup
 from transfuse.training.settings import Training
 from transfuse.types import Development, Split, SplitName, Task

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfuse.strategy.base import Description, MemberDescription
+from transfuse.base_models.model import Description, MemberDescription
 from transfuse.strategy.weight_fusion import Block, GreedySoup, TensorFusion, UniformSoup
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.types import Development, IncompatibleStrategyError, MissingBaseError, Split, Task

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transfuse.strategy.base import Context, Description, FusedModel, require_all_tasks
+from transfuse.base_models.model import Description
+from transfuse.strategy.base import Context, FusedModel, require_all_tasks
 from transfuse.strategy.baseline.base import Baseline
 from transfuse.strategy.selection import select_network
 from transfuse.types import Development

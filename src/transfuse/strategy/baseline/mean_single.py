@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from transfuse.base_models.model import Description
 from transfuse.metrics import mean_scores, scores
-from transfuse.strategy.base import Context, Description, FusedModel, require_all_tasks
+from transfuse.strategy.base import Context, FusedModel, require_all_tasks
 from transfuse.strategy.baseline.base import Baseline
 from transfuse.types import Development
 

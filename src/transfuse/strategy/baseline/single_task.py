@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from transfuse.strategy.base import Context, Description, FusedModel
+from transfuse.base_models.model import Description
+from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.baseline.base import Baseline
 from transfuse.types import Development, IncompatibleStrategyError, ProblemKind
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from transfuse.base_models.model import Description
 from transfuse.metrics import scores
-from transfuse.strategy.base import Context, Description, FusedModel, Strategy, require_all_tasks
+from transfuse.strategy.base import Context, FusedModel, Strategy, require_all_tasks
 from transfuse.strategy.cross_fit import cross_fit, folds
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.fused import Fused

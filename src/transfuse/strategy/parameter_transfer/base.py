@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from transfuse.base_models.model import BaseModel, Description
 from transfuse.models.load_report import LoadReport
 from transfuse.models.loading import load
-from transfuse.strategy.base import Arm, BaseModel, Context, Description, TrainedStrategy
+from transfuse.strategy.base import Arm, Context, TrainedStrategy
 from transfuse.strategy.trained import finished, order_seed
 from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, ProblemKind
 

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from transfuse.strategy.base import Arm, BaseModel, Context, Description, TrainedStrategy
+from transfuse.base_models.model import BaseModel, Description
+from transfuse.strategy.base import Arm, Context, TrainedStrategy
 from transfuse.strategy.parameter_transfer.base import ParameterTransfer, require_source, start_plan
 from transfuse.strategy.parameter_transfer.full_finetune import FullFinetune
 from transfuse.types import Development, ProblemKind

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transfuse.strategy.base import BaseModel
+from transfuse.base_models.model import BaseModel
 from transfuse.strategy.structure_transfer.base import Grown, StructureTransfer
 from transfuse.types import Development
 

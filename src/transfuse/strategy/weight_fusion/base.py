@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from transfuse.base_models.model import Description
 from transfuse.models.predict import predict
-from transfuse.strategy.base import Context, Description, Strategy
+from transfuse.strategy.base import Context, Strategy
 from transfuse.strategy.weight_fusion.batch_norm import full_batches, has_batch_norm, reestimate
 from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.requirements import check_architecture, check_base, check_count, check_tasks

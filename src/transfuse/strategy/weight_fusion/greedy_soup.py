@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from transfuse.base_models.model import Description
 from transfuse.metrics import higher_is_better, mean_over_tasks, metric_names, metric_of, score, unknown_metric
-from transfuse.strategy.base import Context, Description
+from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.base import predictions
 from transfuse.strategy.weight_fusion.network_fusion import Choice, NetworkFusion, Outputs
 from transfuse.strategy.weight_fusion.parts import Parts

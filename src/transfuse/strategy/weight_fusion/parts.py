@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from transfuse.strategy.base import BaseModel, Context
+from transfuse.base_models.model import BaseModel
+from transfuse.strategy.base import Context
 
 _HEADS = "heads."
 

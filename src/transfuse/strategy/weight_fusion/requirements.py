@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transfuse.strategy.base import Description, MemberDescription
+from transfuse.base_models.model import Description, MemberDescription
 from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, MissingBaseError
 
 
