@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 
@@ -21,7 +23,7 @@ def ids(batches: list[Batch]) -> list[list[int]]:
 def test_each_example_comes_once_an_epoch_with_its_own_input_and_targets() -> None:
     batches = list(TrainingBatches(examples(101), batch_size=8, seed=3))
     assert [len(batch.ids) for batch in batches] == [8] * 12 + [5]
-    assert sorted(sum(ids(batches), [])) == list(range(7, 108))
+    assert sorted(chain(*ids(batches))) == list(range(7, 108))
     for batch in batches:
         assert torch.equal(batch.inputs[:, 0], 2.0 * (batch.ids - 7))
         assert torch.equal(batch.targets["a"], batch.ids - 7)
@@ -93,14 +95,14 @@ def test_a_last_partial_batch_is_kept_trimmed_or_dropped(size: int, batch_size: 
 @pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 2), (17, 2), (9, 4), (1, 2)])
 def test_evaluation_gives_each_example_to_exactly_one_rank(size: int, world: int) -> None:
     ranks = [list(EvaluationBatches(examples(size), batch_size=8, rank=rank, world=world)) for rank in range(world)]
-    assert sorted(sum((sum(ids(rank), []) for rank in ranks), [])) == list(range(7, size + 7))
+    assert sorted(chain(*(chain(*ids(rank)) for rank in ranks))) == list(range(7, size + 7))
     assert len({len(rank) for rank in ranks}) == 1  # else collective calls would wait for ever
 
 
 def test_evaluation_is_in_order_and_copies_nothing() -> None:
     split = examples(20)
     batches = list(EvaluationBatches(split, batch_size=8))
-    assert sum(ids(batches), []) == list(range(7, 27))
+    assert list(chain(*ids(batches))) == list(range(7, 27))
     assert batches[0].inputs.data_ptr() == split.inputs.data_ptr()
 
 

@@ -317,7 +317,7 @@ def test_devices_that_cannot_be_used_are_refused(fields: dict[str, object], mess
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_told() -> None:
     with pytest.raises(
-        HyperparameterError, match="needs a GPU that torch can use. Found none. Did you mean trainer=cpu"
+        HyperparameterError, match=r"needs a GPU that torch can use\. Found none\. Did you mean trainer=cpu"
     ):
         Fit(Devices(accelerator="gpu"))
 

@@ -22,7 +22,7 @@ def test_phases_end_at_their_shares_of_the_budget() -> None:
 
 
 def test_shares_that_do_not_sum_to_one_are_refused() -> None:
-    with pytest.raises(HyperparameterError, match="should sum to 1. Found 0.75"):
+    with pytest.raises(HyperparameterError, match=r"should sum to 1\. Found 0\.75"):
         plan(Phase(name="a", share=0.75, groups=(EVERYTHING,)))
 
 

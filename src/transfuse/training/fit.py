@@ -236,8 +236,6 @@ class Fitting:
             try:
                 trainer.fit(module)
                 module.progress = module.exchange.read_progress()
-            except KeyboardInterrupt:
-                raise
             except Exception as error:
                 raise module.exchange.failure(module.budget.name, error) from error
             finally:

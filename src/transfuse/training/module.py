@@ -23,7 +23,7 @@ from transfuse.training.exchange import Exchange
 from transfuse.training.losses import task_loss
 from transfuse.training.memory import Memory
 from transfuse.training.optimizer import group, lr_at, make_optimizer, restore, set_lr, supports_fused
-from transfuse.training.progress import Budget, Progress, Row
+from transfuse.training.progress import Budget, Progress, Row, streams
 from transfuse.training.settings import Training
 from transfuse.types import NonFiniteError, Task
 
@@ -211,7 +211,7 @@ class TrainingModule(LightningModule, ABC):
         progress = self.progress
         progress.optimizer = optimizer.state_dict()
         progress.sums_T = self._reduced(self._sums_T)
-        stream, device_stream = progress.capture_streams(self.device)
+        stream, device_stream = streams(self.device)
         progress.streams = self._gathered(stream)
         progress.device_streams = self._gathered(device_stream)
         if self.exchange is not None and self.global_rank == 0:

@@ -79,7 +79,8 @@ class Progress:
     device_streams: list[Tensor] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
 
-    def capture_streams(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """This process's streams as they are now."""
-        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
-        return torch.get_rng_state(), on_device
+
+def streams(device: torch.device) -> tuple[Tensor, Tensor]:
+    """This process's CPU and CUDA streams as they are now; the second is empty on a CPU."""
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
+    return torch.get_rng_state(), on_device
