@@ -33,7 +33,7 @@ LONGER = {}  # function or file -> why it may be longer than the limits
 
 
 def imports(path: Path, *, lazy: bool) -> Iterator[str]:
-    """Modules that a file imports: at its top alone, or inside functions too. Imports for type checkers do not count."""
+    """Modules that a file imports: at its top alone, or in functions too; imports for type checkers do not count."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):

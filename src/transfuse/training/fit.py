@@ -1,4 +1,4 @@
-"""The only place that builds a Lightning Trainer."""
+"""The only place that builds a Lightning Trainer. Lightning is imported when something is trained, and not before."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from torch import nn
 
 from transfuse.data.loaders import examples_per_epoch
 from transfuse.randomness import global_stream, make_generator
-from transfuse.training.bar import Bar
 from transfuse.training.exchange import Exchange
 from transfuse.training.memory import Memory
-from transfuse.training.module import TrainingModule
 from transfuse.training.progress import Budget, Row
-from transfuse.training.quiet import Unprofiled, quiet
+from transfuse.training.quiet import quiet
 from transfuse.training.settings import Devices, Training
 from transfuse.types import HyperparameterError, NonFiniteError, Scores, Split
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+    from transfuse.training.module import TrainingModule
 
 _STRATEGIES = ("auto", "ddp_spawn", "ddp_fork")
 _LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -132,9 +134,13 @@ class Fit:
 
     def trainer(self, module: TrainingModule, *, steps: int) -> Trainer:
         """A Trainer for one piece of a training: no logger, no checkpoint, nothing that costs time per batch."""
+        from pytorch_lightning import Trainer
+
+        from transfuse.training.bar import Bar
+        from transfuse.training.unprofiled import Unprofiled
+
         settings, devices = module.settings, self.devices
         shows = devices.progress and sys.stderr.isatty()
-        callbacks: list[Callback] = [Bar()] if shows else []
         return Trainer(
             accelerator=devices.accelerator,
             devices=devices.devices,
@@ -145,7 +151,7 @@ class Fit:
             gradient_clip_val=settings.gradient_clip,
             accumulate_grad_batches=settings.accumulate,
             sync_batchnorm=self.world_size > 1 and devices.strategy == "ddp_spawn" and devices.accelerator != "cpu",
-            callbacks=callbacks,
+            callbacks=[Bar()] if shows else [],
             profiler=Unprofiled(),
             logger=False,
             enable_checkpointing=False,
@@ -245,6 +251,8 @@ class Fitting:
 
 
 def _end_workers(trainer: Trainer) -> None:
+    from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+
     launcher = trainer.strategy.launcher
     assert isinstance(launcher, _MultiProcessingLauncher), "several devices are launched by fork or spawn"
     for process in launcher.procs:

@@ -95,7 +95,7 @@ class TrainingModule(LightningModule, ABC):
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(progress.device_streams[rank], self.device)
         elif rank > 0:
-            torch.manual_seed(derive_seed(self.budget.seed, "stream", rank))
+            torch.default_generator.manual_seed(derive_seed(self.budget.seed, "stream", rank))
         self.train()
 
     def configure_optimizers(self) -> Optimizer:

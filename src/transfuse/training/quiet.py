@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-
-from pytorch_lightning.profilers import Profiler
+from contextlib import contextmanager
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 _WARNINGS = (
@@ -36,21 +34,3 @@ def quiet() -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
-
-
-class Unprofiled(Profiler):
-    """No profiling, and no context manager made anew for each of the 20 hooks of a step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._nothing: AbstractContextManager[str] = nullcontext("")
-
-    def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
-        """The same empty context each time."""
-        return self._nothing
-
-    def start(self, action_name: str) -> None:
-        """Nothing."""
-
-    def stop(self, action_name: str) -> None:
-        """Nothing."""
