@@ -1,9 +1,12 @@
-"""What our way of training costs beside a bare PyTorch loop: `python benchmarks/overhead.py`.
+"""What we add to training and to a job: `python benchmarks/overhead.py`.
 
 One thread, CPU time of the process, both sides in turn, medians over rounds. Each side trains the same network on the
 same batches with Adam and validates once an epoch; ours counts whole: building the Trainer, history, best weights.
 The bare loop is what one would write: `torch.optim.Adam(network.parameters())`. The table also shows it with
 `fused=True`, which our side uses.
+
+The fixed cost of a job is measured on base models that are in the store already and on an existing MLflow database, in
+a process that has imported everything: composing, checking, reading the store, fusing, evaluating, writing, tracking.
 """
 
 from __future__ import annotations
@@ -11,14 +14,20 @@ from __future__ import annotations
 import copy
 import platform
 import statistics
+import sys
 import time
+import unittest.mock
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from transfuse.cli import main as transfuse
 from transfuse.tracking.record import versions
 from transfuse.training import BaseModule, Devices, Fit, Training
 from transfuse.types import Split, Task
@@ -141,6 +150,41 @@ def training_step(case: Case) -> float:
     return ours / bare
 
 
+STRATEGIES = (
+    "baseline/best_single",
+    "baseline/mean_single",
+    "output_fusion/average",
+    "output_fusion/weighted_average",
+    "weight_fusion/uniform_soup",
+    "weight_fusion/greedy_soup",
+)
+
+
+def command(*arguments: str) -> float:
+    """CPU seconds of the command `transfuse` in this process; what it prints is swallowed."""
+    started = time.process_time()
+    with unittest.mock.patch.object(sys, "argv", ["transfuse", *arguments]), redirect_stdout(StringIO()):
+        try:
+            transfuse()
+        except SystemExit as end:
+            assert not end.code, f"transfuse {' '.join(arguments)} failed"
+    return time.process_time() - started
+
+
+def job() -> tuple[float, float]:
+    """Prints the rows of a run of its own and of one more job of a sweep; returns their CPU seconds."""
+    with TemporaryDirectory() as folder:
+        given = [f"paths.outputs={folder}", "training.epochs=1", "trainer.progress=false", "hydra.verbose=false"]
+        command("-m", f"strategy={','.join(STRATEGIES)}", *given)  # imports, trains, fills store and database
+        single = statistics.median(command(f"strategy={name}", *given) for name in STRATEGIES)
+        few = statistics.median(command("-m", f"strategy={STRATEGIES[2]}", *given) for _ in range(3))
+        many = statistics.median(command("-m", f"strategy={','.join(STRATEGIES)}", *given) for _ in range(3))
+    further = (many - few) / (len(STRATEGIES) - 1)
+    print(f"\n{'a run of its own, CPU seconds':<45} {single:>6.2f}")
+    print(f"{'each further job of a sweep, CPU seconds':<45} {further:>6.2f}")
+    return single, further
+
+
 def main() -> None:
     torch.set_num_threads(1)
     print(f"hardware  {platform.machine()}, {platform.processor() or 'unknown processor'}, CPU, 1 thread")
@@ -150,11 +194,13 @@ def main() -> None:
     )
     print(f"{'case':<10} {'steps':>6} {'bare':>9} {'bare fused':>11} {'ours':>9} {'/ bare':>9} {'/ bare fused':>12}")
     cases = (mlp(), cnn())
-    ratios = {case.name: training_step(case) for case in cases}
+    results = {case.name: (training_step(case), case.limit) for case in cases}
+    single, further = job()
+    results |= {"job_cpu_seconds": (single, 1.5), "further_job_cpu_seconds": (further, 0.5)}
     print()
-    for case in cases:
-        print(f"ratio {case.name} {ratios[case.name]:.3f}")
-        print(f"limit {case.name} {case.limit}")
+    for name, (ratio, limit) in results.items():
+        print(f"ratio {name} {ratio:.3f}")
+        print(f"limit {name} {limit}")
 
 
 if __name__ == "__main__":
