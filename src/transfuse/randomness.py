@@ -25,14 +25,25 @@ def make_generator(*parts: object) -> torch.Generator:
 
 
 @contextmanager
-def global_stream(generator: torch.Generator) -> Iterator[None]:
+def global_stream(generator: torch.Generator, device: torch.device | None = None) -> Iterator[None]:
     """Lets code that draws from torch's global stream (layer initialization, dropout) draw from `generator`.
 
     The global state before is restored after; `generator` itself is advanced by one draw.
+
+    Args:
+        generator: seeds the stream.
+        device: the GPU in use, whose stream is lent too; None for the CPU's alone. Other devices are not touched.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    with torch.random.fork_rng():
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed_all(seed)
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
+        seed_streams(seed, device)
         yield
+
+
+def seed_streams(seed: int, device: torch.device | None = None) -> None:
+    """Seeds torch's global stream on the CPU and, where `device` is a GPU, on that one."""
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

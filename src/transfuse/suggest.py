@@ -41,10 +41,10 @@ def explain(error: Exception) -> str:
 def _unknown_option(path: str) -> str:
     """`strategy/output_fusion/averge`: a group that exists, an option that does not."""
     group, _, option = path.partition("/")
-    options = list(_options(CONF / group))
-    if not options:
+    known = list(options(CONF / group))
+    if not known:
         return f"`{path}` is no config.{nearest(group, _groups())}"
-    return f"`{group}={option}` is no option of the group `{group}`.{nearest(option, options, parent='')}"
+    return f"`{group}={option}` is no option of the group `{group}`.{nearest(option, known)}"
 
 
 def _unknown_key(key: str) -> str:
@@ -53,9 +53,9 @@ def _unknown_key(key: str) -> str:
     head = head.partition("@")[0]
     if head not in (*_groups(), "seed"):
         return f"`{key}` is no key of the config.{nearest(head, [*_groups(), 'seed'])}"
-    options = [option for option, fields in _fields(head).items() if rest in fields]
-    if options:
-        listed = ", ".join(f"{head}={option}" for option in options)
+    having = [option for option, fields in _fields(head).items() if rest in fields]
+    if having:
+        listed = ", ".join(f"{head}={option}" for option in having)
         return f"`{key}` is no key of the chosen option of `{head}`. It is one of {listed}."
     known = sorted({field for fields in _fields(head).values() for field in fields})
     return f"`{key}` is no key of the config.{nearest(rest, known, parent=head)} A new key needs a + before it."
@@ -65,7 +65,8 @@ def _groups() -> list[str]:
     return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and not folder.name.startswith("_"))
 
 
-def _options(folder: Path) -> Iterator[str]:
+def options(folder: Path) -> Iterator[str]:
+    """The options of a group, nested ones with their folders: `output_fusion/average`."""
     for file in sorted(folder.rglob("*.yaml")):
         yield file.relative_to(folder).with_suffix("").as_posix()
 
@@ -76,8 +77,7 @@ def _fields(group: str) -> dict[str, list[str]]:
 
     folder = CONF / group
     return {
-        option: list(_flat(yaml.safe_load((folder / f"{option}.yaml").read_text()) or {}))
-        for option in _options(folder)
+        option: list(_flat(yaml.safe_load((folder / f"{option}.yaml").read_text()) or {})) for option in options(folder)
     }
 
 

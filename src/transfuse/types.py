@@ -67,6 +67,10 @@ class NonFiniteError(TransfuseError):
     """Weights, losses or gradients are NaN or infinite."""
 
 
+class TrainingError(TransfuseError):
+    """A process of a training on several devices failed or was killed, for a reason that is none of ours."""
+
+
 class PredictionError(TransfuseError):
     """A member's predictions are not finite or do not fit the labels."""
 

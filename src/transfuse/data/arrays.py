@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -52,7 +52,7 @@ class Arrays(Dataset):
     test_path: str | None = None
     test_fraction: float = 0.2
     validation_fraction: float = 0.25
-    kinds: Mapping[str, TaskKind] = field(default_factory=dict)
+    kinds: Mapping[str, TaskKind] | None = None
 
     def __post_init__(self) -> None:
         targets, features = _names(self.target), _names(self.features or ())
@@ -64,7 +64,7 @@ class Arrays(Dataset):
         require(len(tasks) == len(targets), "target", "different names (in letters, digits, _ and -)", self.target)
         both = [name for name in targets if name in features]
         require(not both, "features", "without the target", both)
-        for name, kind in self.kinds.items():
+        for name, kind in (self.kinds or {}).items():
             require(name in targets, "kinds", f"by target ({', '.join(targets)})", name)
             require(kind in _KINDS, f"kinds.{name}", "classification, regression or multilabel", kind)
 
@@ -112,11 +112,10 @@ class Arrays(Dataset):
     def _tasks(self, targets: Mapping[str, Array]) -> tuple[dict[str, Task], tuple[str, ...]]:
         tasks, notes = {}, []
         for name, values in targets.items():
-            kind = self.kinds.get(name) or infer_kind(values)
+            meant = (self.kinds or {}).get(name)
+            kind = meant or infer_kind(values)
             tasks[name] = describe(name, values, kind)
-            source = (
-                "as set in `kinds`" if name in self.kinds else f"inferred from {content(values)} (`kinds` changes it)"
-            )
+            source = "as set in `kinds`" if meant else f"inferred from {content(values)} (`kinds` changes it)"
             renamed = "" if tasks[name].name == name else f", named `{tasks[name].name}`"
             notes.append(f"Target `{name}` is a {kind} with {tasks[name].outputs} output(s), {source}{renamed}.")
         return tasks, tuple(notes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -55,7 +54,7 @@ def build_custom(
     input_shape: tuple[int, ...],
     tasks: tuple[Task, ...],
     module: str,
-    arguments: Mapping[str, Any] = MappingProxyType({}),
+    arguments: Mapping[str, Any] | None = None,
 ) -> Custom:
     """A user's own module, tried once on one example of zeros.
 
@@ -65,12 +64,12 @@ def build_custom(
         module: dotted path of a class or a function that makes an `nn.Module`, such as `my_package.nets.TinyNet`. With
             one task its output is a tensor (N, C); with any tasks it may be a dict task -> (N, C). Outputs are logits;
             for regression they are values in the targets' own units.
-        arguments: keyword arguments of that class or function.
+        arguments: keyword arguments of that class or function; None: none.
 
     Raises:
         ConfigError: when the module cannot be imported or built, or its output has another shape.
     """
-    network = _make(module, arguments)
+    network = _make(module, arguments or {})
     expected = {task.name: (1, task.outputs) for task in tasks}
     found = _output_shapes(network, torch.zeros(1, *input_shape), module)
     single = len(tasks) == 1

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from transfuse.suggest import explain
+from transfuse.sweep.arguments import completed
 from transfuse.types import TransfuseError
 
 
@@ -24,6 +25,7 @@ def command(application: Callable[[], Any]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors to us instead of printing them
     code = 0
     try:
+        sys.argv[1:] = completed(sys.argv[1:])
         application()
     except (HydraException, OmegaConfBaseException, TransfuseError, OSError) as error:
         if traceback:

@@ -28,6 +28,7 @@ def finish(sweep: str) -> int:
     folder = Path(sweep)
     if not folder.is_dir() or not jobs(folder):
         discard(folder)
+        log.error("The sweep had no job.")
         return 1
     try:
         comparison = report(folder)

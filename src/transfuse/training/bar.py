@@ -55,6 +55,7 @@ class Bar(Callback):
             self._bar.stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the terminal back."""
+        """Gives the terminal back; in the main process too, where the bar was a killed process's."""
         if self._bar is not None:
             self._bar.stop()
+        Console(stderr=True).show_cursor()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 import sys
-import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,8 @@ from torch import nn
 
 from transfuse.data.loaders import examples_per_epoch
 from transfuse.randomness import global_stream, make_generator
-from transfuse.training.exchange import Exchange
+from transfuse.training.exchange import open_exchange
+from transfuse.training.interrupt import interruptible
 from transfuse.training.memory import Memory
 from transfuse.training.progress import Budget, Row
 from transfuse.training.quiet import quiet
@@ -100,6 +103,7 @@ class Fit:
 
         Raises:
             NonFiniteError: a training or validation loss is NaN or infinite.
+            TrainingError: with several processes, one of them failed or was killed.
         """
         fitting = self.begin(module, train, validation, settings=settings, seed=seed, name=name)
         fitting.advance(fitting.total_steps)
@@ -225,37 +229,46 @@ class Fitting:
         module.memory = Memory(
             train=self._train, validation=self._validation, batch_size=module.settings.batch_size, stop=stop
         )
-        with quiet(), global_stream(make_generator(module.budget.seed, "stream")):
+        with quiet(), interruptible():
             trainer = self._fit.trainer(module, steps=stop - self.step)
-            if self._fit.world_size > 1:
-                self._launch(trainer)
-            else:
-                trainer.fit(module)
+            launches = self._fit.world_size > 1
+            device = None if launches else trainer.strategy.root_device
+            with global_stream(make_generator(module.budget.seed, "stream"), device):
+                if launches:
+                    self._launch(trainer)
+                else:
+                    trainer.fit(module)
         self._seconds += time.perf_counter() - started
 
     def _launch(self, trainer: Trainer) -> None:
         """Trains in worker processes; takes over what they reached, or raises what went wrong there."""
         module = self._module
         environment = {name: os.environ.get(name) for name in _LAUNCH_VARIABLES}
-        with tempfile.TemporaryDirectory(prefix="transfuse-fit-", dir=self._fit.folder) as folder:
-            module.exchange = Exchange(Path(folder))
+        others = set(multiprocessing.active_children())
+        with open_exchange(self._fit.folder) as exchange:
+            module.exchange = exchange
             try:
                 trainer.fit(module)
-                module.progress = module.exchange.read_progress()
+                module.progress = exchange.read_progress()
             except Exception as error:
-                raise module.exchange.failure(module.budget.name, error) from error
+                raise exchange.failure(module.budget.name, error, _exit_codes(trainer)) from error
             finally:
                 module.exchange = None
-                _end_workers(trainer)
+                _end(set(multiprocessing.active_children()) - others)
                 _restore(environment)
 
 
-def _end_workers(trainer: Trainer) -> None:
+def _exit_codes(trainer: Trainer) -> list[int | None]:
+    """Of the ranks, as far as they were started."""
     from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
     launcher = trainer.strategy.launcher
     assert isinstance(launcher, _MultiProcessingLauncher), "several devices are launched by fork or spawn"
-    for process in launcher.procs:
+    return [process.exitcode for process in launcher.procs]
+
+
+def _end(workers: Iterable[BaseProcess]) -> None:
+    for process in workers:
         process.kill()
         process.join()
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfuse.data.loaders import Batch, EvaluationBatches, TrainingBatches
-from transfuse.randomness import derive_seed
+from transfuse.randomness import derive_seed, seed_streams
 from transfuse.training.exchange import Exchange
 from transfuse.training.losses import task_loss
 from transfuse.training.memory import Memory
@@ -94,8 +94,8 @@ class TrainingModule(LightningModule, ABC):
             torch.set_rng_state(progress.streams[rank])
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(progress.device_streams[rank], self.device)
-        elif rank > 0:
-            torch.default_generator.manual_seed(derive_seed(self.budget.seed, "stream", rank))
+        elif self.exchange is not None:
+            seed_streams(derive_seed(self.budget.seed, "stream", rank), self.device)
         self.train()
 
     def configure_optimizers(self) -> Optimizer:
@@ -119,7 +119,9 @@ class TrainingModule(LightningModule, ABC):
         return self.memory.evaluation(rank=self.global_rank, world=self.trainer.world_size, device=self.device)
 
     def on_train_start(self) -> None:
-        """Sums go to the device."""
+        """Sums go to the device; Lightning has set signal handlers of its own since `setup`."""
+        if self.exchange is not None:
+            self.exchange.obey_signals()
         start = self.progress.sums_T
         self._sums_T = self._zeros() if start is None or self.global_rank > 0 else start.to(self.device)
         self._one = torch.ones((), device=self.device)
