@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,11 @@ def test_logits_are_those_of_the_networks_and_are_stored(setting: Setting, tmp_p
     validation = setting.development.validation
     assert logits_MNC.shape == (2, 24, 2) and logits_MNC.dtype == torch.float32
     assert torch.equal(logits_MNC[1], predict(pool[1].network(), validation.inputs)["sign"])
-    stored = Store(tmp_path).get_predictions(
-        pool[1].description.key, setting.development.fingerprint, "validation", validation.ids
+    key, store = pool[1].description.key, Store(tmp_path)
+    entry = store.get(key)
+    assert entry is not None
+    stored = store.get_predictions(
+        key, setting.development.fingerprint, "validation", weights=entry.record["sha256"], ids=validation.ids
     )
     assert stored is not None and torch.equal(stored["sign"], logits_MNC[1])
 
@@ -164,3 +168,25 @@ def test_checkpoints_that_do_not_fit_are_told_before_anything_else(setting: Sett
         Checkpoints(paths=(str(tmp_path / "pickled.pt"),)).members(setting)
     with pytest.raises(DataError, match=r"nowhere\.pt, which is no file"):
         Checkpoints(paths=(str(tmp_path / "nowhere.pt"),)).members(setting)
+
+
+def test_predictions_on_a_changed_test_split_are_made_anew(setting: Setting, tmp_path: Path) -> None:
+    """The same ids and another content: what is stored of the old content does not count."""
+    pool = make_pool(Seeds(count=1), setting, tmp_path)
+    test = setting.development.validation
+    old = pool.test_logits(test)["sign"]
+    changed = replace(test, inputs=-test.inputs)
+    assert torch.equal(pool.test_logits(changed)["sign"][0], predict(pool[0].network(), -test.inputs)["sign"])
+    assert torch.equal(pool.test_logits(test)["sign"], old)
+
+
+def test_given_weights_are_scored_on_the_runs_own_data(setting: Setting, tmp_path: Path) -> None:
+    save_file(setting.recipe("x", seed=0).build().state_dict(), tmp_path / "mine.safetensors")
+    recipe = Checkpoints(paths=(str(tmp_path / "mine.safetensors"),))
+    first = make_pool(recipe, setting, tmp_path)[0]
+    validation = setting.development.validation
+    flipped = replace(validation, targets={"sign": 1 - validation.targets["sign"]})
+    other = replace(setting, development=replace(setting.development, validation=flipped, fingerprint="other"))
+    second = make_pool(recipe, other, tmp_path)[0]
+    assert first.description.key == second.description.key
+    assert first.validation["sign"]["accuracy"] + second.validation["sign"]["accuracy"] == pytest.approx(1.0)

@@ -1,8 +1,10 @@
 """The store of base models: one folder a key, written whole or not at all, verified when read.
 
-<store>/<key>/model.safetensors
-<store>/<key>/record.json                                          recipe, validation scores, checksum
-<store>/<key>/predictions/<data fingerprint>/<split>.safetensors   logits of every task, ids
+    <store>/<key>/model.safetensors
+    <store>/<key>/record.json                                          recipe, validation scores, checksum
+    <store>/<key>/predictions/<data fingerprint>/<split>.safetensors   logits of every task, ids
+
+Reading needs no lock; whoever writes an entry, or judges one as damaged, holds its key's lock.
 """
 
 from __future__ import annotations
@@ -22,21 +24,28 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from transfuse.types import StoreError
 
 log = logging.getLogger(__name__)
 
+_NEEDED = ("sha256", "created", "validation", "seconds")
+_IDS, _LOGITS = "ids", "logits/"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A stored base model: its weights and its record (`recipe`, `validation`, `seconds`, `created`, ...)."""
+    """A stored base model: its weights and its record (`recipe`, `validation`, `seconds`, `created`, `sha256`)."""
 
     state: Mapping[str, Tensor]
     record: Mapping[str, Any]
+
+
+class _DamagedError(Exception):
+    """An entry is there but is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -52,94 +61,136 @@ class Store:
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Holds the key: another job that needs the same model waits here. Freed by the system if we are killed."""
-        try:
+        with self._told():
             (self.folder / "locks").mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / "locks" / f"{key}.lock")
             lock.acquire()
-        except OSError as error:
-            raise StoreError(f"The store {self.folder} cannot be written: {error}.") from error
         try:
             yield
         finally:
             lock.release()
 
     def get(self, key: str) -> Entry | None:
-        """The entry of `key`, or None. A damaged entry is set aside with a message and counts as absent."""
-        folder = self.folder / key
-        if not folder.exists():
-            return None
+        """The entry of `key`; None when there is none, or none that can be read just now."""
         try:
-            record = json.loads((folder / "record.json").read_text())
-            if record["sha256"] != _sha256(folder / "model.safetensors"):
-                raise ValueError("model.safetensors does not have the recorded checksum")
-            return Entry(state=load_file(folder / "model.safetensors"), record=record)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            self._set_aside(key, error)
+            return self._read(key)
+        except _DamagedError:
+            return None
+
+    def get_or_set_aside(self, key: str) -> Entry | None:
+        """The same under the key's lock: an entry that is damaged then is moved away, with a message."""
+        try:
+            return self._read(key)
+        except _DamagedError as damage:
+            target = self.folder / "damaged" / f"{key}-{time.time_ns()}"
+            with self._told():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / key).replace(target)
+            log.warning("The stored base model %s is damaged (%s). It is set aside as %s.", key, damage, target)
             return None
 
     def put(self, key: str, state: Mapping[str, Tensor], record: Mapping[str, Any]) -> Entry:
-        """Stores a base model; an entry of the same key is replaced."""
+        """Stores a base model under the key's lock; an entry of the same key is replaced, its predictions vanish."""
+        own = _detached(state)
         with self._writing(key) as folder:
-            save_file(_detached(state), folder / "model.safetensors")
-            content = dict(record, sha256=_sha256(folder / "model.safetensors"), created=time.time())
+            save_file(own, folder / "model.safetensors")
+            digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+            content = dict(record, sha256=digest, created=time.time())
             (folder / "record.json").write_text(json.dumps(content, indent=2))
-        return Entry(state=_detached(state), record=content)
+        return Entry(state=own, record=content)
 
-    def get_predictions(self, key: str, fingerprint: str, split: str, ids: Tensor) -> dict[str, Tensor] | None:
-        """Task -> (N, C) logits on a split, or None when they are absent, damaged or of other examples."""
+    def get_predictions(
+        self, key: str, fingerprint: str, split: str, *, weights: str, ids: Tensor
+    ) -> dict[str, Tensor] | None:
+        """Task -> (N, C) logits on a split; None when they are absent, damaged, of other weights or other examples.
+
+        Args:
+            key: of the base model.
+            fingerprint: of the data.
+            split: its name.
+            weights: the entry's `sha256`: predictions of weights that were replaced do not count.
+            ids: of the examples, in order.
+        """
         path = self._predictions(key, fingerprint, split)
         if not path.exists():
             return None
         try:
-            content = load_file(path)
-        except (OSError, SafetensorError) as error:
-            log.warning("The predictions %s are damaged (%s); they are computed again.", path, error)
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            content, metadata = {}, {}
+        known = metadata.get("weights") == weights and metadata.get("digest") == _digest(content)
+        if not known or not torch.equal(content[_IDS], ids):
+            log.warning("The predictions %s are damaged or out of date; they are computed again.", path)
             return None
-        if not torch.equal(content.pop("ids"), ids):
-            log.warning("The predictions %s are of other examples; they are computed again.", path)
-            return None
-        return content
+        return {name.removeprefix(_LOGITS): value for name, value in content.items() if name != _IDS}
 
     def put_predictions(
-        self, key: str, fingerprint: str, split: str, logits: Mapping[str, Tensor], ids: Tensor
+        self, key: str, fingerprint: str, split: str, logits: Mapping[str, Tensor], *, weights: str, ids: Tensor
     ) -> None:
-        """Stores a member's logits on a split."""
+        """Stores a member's logits on a split; arguments as of `get_predictions`."""
         path = self._predictions(key, fingerprint, split)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{split}-")
-            os.close(handle)
-            save_file(_detached(logits) | {"ids": ids.contiguous()}, temporary)
-            Path(temporary).replace(path)
-        except OSError as error:
-            raise StoreError(f"The store {self.folder} cannot be written: {error}.") from error
+        content = _detached({f"{_LOGITS}{name}": value for name, value in logits.items()} | {_IDS: ids})
+        with self._told():
+            try:
+                _write(path, content, {"weights": weights, "digest": _digest(content)})
+            except (FileNotFoundError, SafetensorError):
+                if path.parent.exists():
+                    raise  # else the entry was replaced meanwhile, and with it these predictions are out of date
 
     def _predictions(self, key: str, fingerprint: str, split: str) -> Path:
         return self.folder / key / "predictions" / fingerprint / f"{split}.safetensors"
 
+    def _read(self, key: str) -> Entry | None:
+        folder = self.folder / key
+        if not (folder / "record.json").exists() and not (folder / "model.safetensors").exists():
+            return None
+        try:
+            record = json.loads((folder / "record.json").read_text())
+            weights = (folder / "model.safetensors").read_bytes()
+            if not isinstance(record, dict) or any(name not in record for name in _NEEDED):
+                raise _DamagedError("record.json is not whole")
+            if record["sha256"] != hashlib.sha256(weights).hexdigest():
+                raise _DamagedError("model.safetensors does not have the recorded checksum")
+            return Entry(state=load(weights), record=record)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise _DamagedError(str(error)) from error
+
     @contextmanager
     def _writing(self, key: str) -> Iterator[Path]:
         """A temporary folder that becomes the entry when the block ends well, and vanishes otherwise."""
-        try:
+        with self._told():
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".writing-"))
-        except OSError as error:
-            raise StoreError(f"The store {self.folder} cannot be written: {error}.") from error
-        try:
-            yield temporary
-            if (self.folder / key).exists():
-                shutil.rmtree(self.folder / key)
-            temporary.replace(self.folder / key)
-        except OSError as error:
-            raise StoreError(f"The store {self.folder} cannot be written: {error}. Is the disk full?") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                yield temporary
+                self._exchange(temporary, self.folder / key)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
 
-    def _set_aside(self, key: str, reason: Exception) -> None:
-        target = self.folder / "damaged" / f"{key}-{time.time_ns()}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / key).replace(target)
-        log.warning("The stored base model %s is damaged (%s). It is set aside as %s.", key, reason, target)
+    def _exchange(self, new: Path, entry: Path) -> None:
+        """Puts `new` in the entry's place. Predictions that are written meanwhile make the place anew: try again."""
+        for attempt in range(100):
+            old = Path(f"{new}-old-{attempt}")
+            try:
+                if entry.exists():
+                    entry.replace(old)
+                new.replace(entry)
+                return
+            except OSError:
+                if attempt == 99:
+                    raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the file system as `StoreError`."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"The store {self.folder} cannot be written: {error}. Is the disk full?") from error
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -147,6 +198,22 @@ def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _write(path: Path, content: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    os.close(handle)
+    try:
+        save_file(content, temporary, metadata)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
