@@ -135,9 +135,10 @@ class Store:
         with self._told():
             try:
                 _write(path, content, {"weights": weights, "digest": _digest(content)})
-            except (FileNotFoundError, SafetensorError):
-                if path.parent.exists():
-                    raise  # else the entry was replaced meanwhile, and with it these predictions are out of date
+            except (FileNotFoundError, SafetensorError) as error:
+                # the entry was replaced meanwhile: its folder went, and with it these predictions are out of date
+                if "No such file" not in str(error):
+                    raise
 
     def _predictions(self, key: str, fingerprint: str, split: str) -> Path:
         return self.folder / key / "predictions" / fingerprint / f"{split}.safetensors"
