@@ -135,9 +135,9 @@ class Store:
         with self._told():
             try:
                 _write(path, content, {"weights": weights, "digest": _digest(content)})
-            except (FileNotFoundError, SafetensorError) as error:
-                # the entry was replaced meanwhile: its folder went, and with it these predictions are out of date
-                if "No such file" not in str(error):
+            except (FileNotFoundError, FileExistsError, SafetensorError) as error:
+                # the entry was replaced meanwhile: its folder came or went, and these predictions are out of date
+                if isinstance(error, SafetensorError) and "No such file" not in str(error):
                     raise
 
     def _predictions(self, key: str, fingerprint: str, split: str) -> Path:
