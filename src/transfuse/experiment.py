@@ -24,7 +24,7 @@ from transfuse.tracking.hardware import hardware
 from transfuse.tracking.journal import Journal
 from transfuse.training.fit import Fit
 from transfuse.training.settings import Devices, Training
-from transfuse.types import Problem
+from transfuse.types import HyperparameterError, Problem
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,11 @@ def prepare(run: Run) -> Prepared:
         refresh_before=run.refresh_before,
         on_trained=journal.base_model,
     )
+    if len(development.validation) < run.evaluation.cross_fit:
+        raise HyperparameterError(
+            f"`evaluation.cross_fit` should be at most the number of validation examples. "
+            f"Found `evaluation.cross_fit = {run.evaluation.cross_fit}` and {len(development.validation)} examples."
+        )
     members.recipes[0].build()  # a model that does not fit the data is told here
     run.strategy.check(development, pool.description)
     return Prepared(run=run, problem=problem, pool=pool, journal=journal, selection_metric=selection_metric)
@@ -106,6 +111,23 @@ def run(settings: Run) -> RunRecord:
 
 
 def execute(prepared: Prepared) -> RunRecord:
+    """Carries a run out; one that fails leaves a record that says why, then the error goes on."""
+    try:
+        return _executed(prepared)
+    except (Exception, KeyboardInterrupt) as error:
+        record = failed_record(
+            error,
+            config=prepared.run.plain,
+            strategy=prepared.run.strategy.name,
+            data=prepared.run.data.name,
+            model=prepared.run.architecture.name,
+        )
+        leave(record, prepared.run.folder)
+        prepared.journal.fail(str(record.error))
+        raise
+
+
+def _executed(prepared: Prepared) -> RunRecord:
     """Trains what is missing, fuses or transfers, evaluates once on the test split, writes everything."""
     run, problem, pool = prepared.run, prepared.problem, prepared.pool
     began = time.perf_counter()
@@ -141,6 +163,7 @@ def context(prepared: Prepared) -> Context:
         seed=run.seed,
         selection_metric=prepared.selection_metric,
         cross_fit=run.evaluation.cross_fit,
+        report=prepared.journal.progress,
     )
 
 
@@ -201,6 +224,34 @@ def save(folder: Path, fused: FusedModel, result: Result) -> None:
         (folder / "fused").mkdir(exist_ok=True)
         state = {key: value.detach().cpu().clone() for key, value in fused.network.state_dict().items()}
         save_file(state, folder / "fused" / "model.safetensors")
+
+
+def failed_record(
+    error: BaseException, *, config: Mapping[str, Any], strategy: str, data: str, model: str
+) -> RunRecord:
+    """The record of a run that an error ended."""
+    return RunRecord(
+        status="failed",
+        error=f"{type(error).__name__}: {error}".removesuffix(": "),
+        config=config,
+        seed=config.get("seed", 0),
+        family=strategy.partition("/")[0],
+        strategy=strategy,
+        data=data,
+        model=model,
+        versions=versions(),
+        hardware=hardware(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def leave(record: RunRecord, folder: Path) -> None:
+    """Writes the record of a failure where that can be done; the failure itself is never hidden by it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write(folder)
+    except OSError as error:
+        log.error("The record of the failure (%s) cannot be written: %s", record.error, error)
 
 
 def tags(run: Run) -> dict[str, str]:

@@ -27,7 +27,7 @@ from transfuse.training import (
 )
 from transfuse.training.module import TrainingModule
 from transfuse.training.multi_task import StepInfo
-from transfuse.types import HyperparameterError, NonFiniteError, Split, Task, TransfuseError
+from transfuse.types import HyperparameterError, NonFiniteError, Split, Task, TrainingError
 
 Make = Callable[..., nn.Module]
 Examples = Callable[..., Split]
@@ -225,6 +225,15 @@ class OnRankOne(nn.Module):
         return inputs
 
 
+class InBackward(nn.Module):
+    """Fails in rank 1 alone, after its forward pass."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if torch.distributed.get_rank() == 1 and inputs.requires_grad:
+            inputs.register_hook(lambda gradient: fail())
+        return inputs
+
+
 def fail() -> None:
     raise ValueError("what rank 1 says")
 
@@ -238,23 +247,24 @@ def die() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "kind", "message"),
+    ("layer", "kind", "message"),
     [
-        (fail, TransfuseError, "failing: ValueError in process 1: what rank 1 says"),
-        (refuse, NonFiniteError, "^what rank 1\nsays of numbers$"),
-        (die, TransfuseError, "failing: "),
+        (OnRankOne(fail), TrainingError, "^failing: ValueError in process 1: what rank 1 says\n"),
+        (InBackward(), TrainingError, "^failing: ValueError in process 1: what rank 1 says\n"),
+        (OnRankOne(refuse), NonFiniteError, "^what rank 1\nsays of numbers$"),
+        (OnRankOne(die), TrainingError, r"^failing: process 1 was ended by SIGKILL\. Was there too little memory\?$"),
     ],
 )
 def test_a_failure_of_one_rank_arrives_and_ends_the_other(
     two: Fit,
     make_split: Examples,
     no_process_is_left: None,
-    action: Callable[[], None],
+    layer: nn.Module,
     kind: type[Exception],
     message: str,
 ) -> None:
     settings = Training(epochs=1, batch_size=8)
-    module = BaseModule(OneHead(nn.Linear(6, 3), OnRankOne(action)), (TASK,), settings)
+    module = BaseModule(OneHead(nn.Linear(6, 3), layer), (TASK,), settings)
     with pytest.raises(kind, match=message) as caught:
         two(module, make_split(24), make_split(9, 1), settings=settings, seed=0, name="failing")
     assert type(caught.value) is kind

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from transfuse.types import Scores, SplitName
+from transfuse.types import Development, IncompatibleStrategyError, Scores, SplitName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,6 +52,30 @@ class Description:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def require_tasks(self, development: Development, who: str) -> None:
+        """Raises `IncompatibleStrategyError` unless each member predicts every task, with as many outputs.
+
+        Args:
+            development: the problem.
+            who: needs that, for the message.
+        """
+        if not self.members:
+            raise IncompatibleStrategyError("`base_models` is empty. Add at least one.")
+        for member in self.members:
+            source = development.source if member.trained_on == "source" else None
+            known = {task.name: (task.kind, task.outputs) for task in (source or development).tasks}
+            for task in development.tasks:
+                if task.name not in member.tasks:
+                    raise IncompatibleStrategyError(
+                        f"{who} needs base models that predict every task. Found {member.name} without {task.name}. "
+                        f"Did you mean base_models=seeds?"
+                    )
+                if known[task.name] != (task.kind, task.outputs):
+                    raise IncompatibleStrategyError(
+                        f"{who} needs base models with the same outputs. Found {task.kind} with {task.outputs} outputs "
+                        f"for {task.name}, and {member.name} with {known[task.name][1]}. Do they share the class list?"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)

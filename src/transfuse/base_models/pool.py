@@ -21,7 +21,7 @@ from transfuse.metrics import scores
 from transfuse.models.loading import load_strict
 from transfuse.models.predict import predict
 from transfuse.models.state_files import read_state
-from transfuse.types import Development, IncompatibleStrategyError, Scores, Split, SplitName
+from transfuse.types import Development, Scores, Split, SplitName
 
 if TYPE_CHECKING:
     from transfuse.training.fit import Fit, FitResult
@@ -104,18 +104,9 @@ class Pool(BaseModels):
         return self._stacked("test", test, fingerprint(self.development.tasks, test))
 
     def _stacked(self, name: str, split: Split, data: str) -> dict[str, Tensor]:
-        self._require_all_tasks()
+        self.description.require_tasks(self.development, "A stack of predictions")
         outputs = [self._predictions(self._entry(index), name, split, data) for index in range(len(self))]
         return {task.name: torch.stack([output[task.name] for output in outputs]) for task in self.development.tasks}
-
-    def _require_all_tasks(self) -> None:
-        wanted = {task.name for task in self.development.tasks}
-        for member in self.description.members:
-            if missing := wanted - set(member.tasks):
-                raise IncompatibleStrategyError(
-                    f"Every base model should predict every task. Found {member.name} without "
-                    f"{', '.join(sorted(missing))}. Did you mean base_models=seeds?"
-                )
 
     def _predictions(self, found: _Found, name: str, split: Split, data: str) -> dict[str, Tensor]:
         key, weights = found.model.description.key, found.weights

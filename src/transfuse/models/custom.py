@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfuse.models.network import Groups
+from transfuse.models.network import Grouped, Groups
 from transfuse.models.predict import evaluating
 from transfuse.types import ConfigError, Task
 
 
-class Custom(nn.Module):
+class Custom(Grouped):
     """A user's module behind the interface of `Network`.
 
     Args:

@@ -5,6 +5,7 @@ Dimensions in tensor names: N examples, F features, C outputs of a task.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -71,7 +72,15 @@ class Backbone(nn.Module):
         return features_NF
 
 
-class Network(nn.Module):
+class Grouped(nn.Module, ABC):
+    """A network that knows its parameters from input to head."""
+
+    @abstractmethod
+    def groups(self) -> Groups:
+        """Parameter names from input to head; each parameter is in exactly one group, the last of which is the head."""
+
+
+class Network(Grouped):
     """A backbone shared by all tasks and one head a task.
 
     Args:
@@ -117,6 +126,40 @@ def with_heads(backbone: Backbone, tasks: tuple[Task, ...]) -> Network:
     if len(heads) != len(tasks):
         raise DataError(f"Task names should be unique. Found {[task.name for task in tasks]}.")
     return Network(backbone, heads)
+
+
+def head_names(network: nn.Module) -> frozenset[str]:
+    """State dict keys of the head: the parameters of the last group, and the buffers that belong to them alone.
+
+    A buffer belongs to the parameters of the nearest module around it that has any. The head is empty for a module that
+    declares no groups, and for one that is a single group: there, nothing says what the backbone would be.
+
+    Example:
+        >>> network = build_mlp(input_shape=(4,), tasks=(Task(name="y", kind="classification", outputs=3),))
+        >>> sorted(head_names(network))
+        ['heads.y.linear.bias', 'heads.y.linear.weight']
+    """
+    groups = network.groups() if isinstance(network, Grouped) else []
+    if len(groups) < 2:
+        return frozenset()
+    head = set(groups[-1][1])
+    parameters = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    body = {name for _, names in groups[:-1] for name in names}
+    tied = {id(network.get_parameter(name)) for name in body}
+    head |= {name for name in parameters if name not in body and id(network.get_parameter(name)) not in tied}
+    buffers = {name for name, _ in network.named_buffers() if _around(name, parameters) <= head}
+    return frozenset((head | buffers) & network.state_dict().keys())
+
+
+def _around(buffer: str, parameters: Sequence[str]) -> set[str]:
+    """The parameters of the nearest module around a buffer that has any."""
+    module = buffer
+    while module:
+        module = module.rpartition(".")[0]
+        prefix = f"{module}." if module else ""
+        if found := {name for name in parameters if name.startswith(prefix)}:
+            return found
+    return set(parameters)
 
 
 def _parameter_names(prefix: str, module: nn.Module) -> list[str]:

@@ -8,7 +8,7 @@ from transfuse.report.compare import compare, comparison
 from transfuse.report.comparison import Comparison, Row, Table
 from transfuse.report.leaderboard import write_report
 from transfuse.report.multi_task import Completion, IncomparableBaselineError, add_delta_m
-from transfuse.report.sweeps import Failure, Sweep, find_sweep, read_sweep
+from transfuse.report.sweeps import Failure, Sweep, find_sweep, job_folders, read_sweep
 from transfuse.report.tables import WIDE, render
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "compare",
     "comparison",
     "find_sweep",
+    "job_folders",
     "read_sweep",
     "render",
     "report",
@@ -52,7 +53,7 @@ def report(sweep: str | Path = "last", outputs: str | Path = "outputs", level: f
     files = write_report(result, found.folder / "report")
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width of its own
-        console = Console(width=WIDE)
+        console = Console(width=WIDE + 12)  # long names fit
     console.print(render(result))
     for file in files:
         console.print(str(file), highlight=False, soft_wrap=True, markup=False)

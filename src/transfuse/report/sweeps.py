@@ -51,11 +51,11 @@ def find_sweep(sweep: str | Path = "last", outputs: str | Path = "outputs") -> P
     """
     if str(sweep) != "last":
         folder = Path(sweep)
-        if not _jobs(folder):
+        if not job_folders(folder):
             raise DataError(f"{folder} should be a sweep folder with job folders 0, 1, ... in it. Found none.")
         return folder
     # dates and times sort as text; times of modification change when a report is written
-    found = sorted(folder for folder in Path(outputs).glob("sweeps/*/*") if _jobs(folder))
+    found = sorted(folder for folder in Path(outputs).glob("sweeps/*/*") if job_folders(folder))
     if not found:
         raise DataError(
             f"No sweep in {outputs}/sweeps. Start one with `transfuse -m ...`, or name its folder: sweep=<path>"
@@ -67,7 +67,7 @@ def read_sweep(folder: Path) -> Sweep:
     """Reads every job's record; a job folder without a readable one counts as failed."""
     records: dict[Path, RunRecord] = {}
     failures = []
-    for job in _jobs(folder):
+    for job in job_folders(folder):
         if not (job / "record.json").exists():
             failures.append(Failure(job=job.name, what="unknown", reason="no record: the job was killed?"))
             continue
@@ -91,13 +91,13 @@ def count_base_models(records: dict[Path, RunRecord]) -> tuple[int, int]:
     return len(trained), len(used - trained)
 
 
-def _jobs(folder: Path) -> list[Path]:
-    """Folders named by a number, in order; `report`, `.submitit` and the like are none."""
+def job_folders(folder: Path) -> list[Path]:
+    """The jobs' folders in order: named by a number, or (with `hydra.sweep.subdir`) holding `.hydra` or a record."""
     if not folder.is_dir():
         return []
-    return sorted(
-        (job for job in folder.iterdir() if job.is_dir() and job.name.isdecimal()), key=lambda job: int(job.name)
-    )
+    numbered = {path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()}
+    marked = {path.parent for name in (".hydra", "record.json") for path in folder.rglob(name)} - {folder}
+    return sorted(numbered | marked, key=lambda job: (int(job.name) if job.name.isdecimal() else 0, str(job)))
 
 
 def _what(record: RunRecord) -> str:

@@ -166,16 +166,8 @@ _REMEDY: Mapping[ProblemKind, str] = {
 
 
 def require_all_tasks(strategy: Strategy, development: Development, base_models: Description) -> None:
-    """Raises unless there is a base model and each predicts every task of the problem."""
-    if not base_models.members:
-        raise IncompatibleStrategyError("`base_models` is empty. Add at least one.")
-    wanted = {task.name for task in development.tasks}
-    for member in base_models.members:
-        if missing := wanted - set(member.tasks):
-            raise IncompatibleStrategyError(
-                f"{strategy.name} needs base models that predict every task. Found {member.name} without "
-                f"{', '.join(sorted(missing))}. Did you mean base_models=seeds?"
-            )
+    """Raises unless there is a base model and each predicts every task of the problem, with as many outputs."""
+    base_models.require_tasks(development, strategy.name)
 
 
 def _listed(kinds: frozenset[ProblemKind]) -> str:

@@ -20,7 +20,11 @@ def order_seed(context: Context) -> int:
 
 
 def finished(context: Context, result: FitResult, diagnostics: Mapping[str, Any] | None = None) -> FusedModel:
-    """The fused model that is one trained network, scored on validation data."""
+    """The fused model that is one trained network, scored on validation data.
+
+    With `training.keep=best` its epoch was chosen on these very examples, which flatters the score a little; there is no
+    cross-fitting of a training.
+    """
     validation = context.development.validation
     outputs = predict(result.network, validation.inputs)
     return FusedModel(

@@ -8,8 +8,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from transfuse.config import tracker_of
-from transfuse.report import Comparison, report
-from transfuse.sweep.folders import discard, jobs
+from transfuse.report import Comparison, job_folders, report
+from transfuse.sweep.folders import discard
 from transfuse.tracking import RunRecord, Tracker
 from transfuse.types import TransfuseError
 
@@ -26,7 +26,7 @@ def finish(sweep: str) -> int:
         1 when a job failed or the report could not be made, else 0.
     """
     folder = Path(sweep)
-    if not folder.is_dir() or not jobs(folder):
+    if not job_folders(folder):
         discard(folder)
         log.error("The sweep had no job.")
         return 1

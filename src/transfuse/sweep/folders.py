@@ -1,21 +1,31 @@
-"""Folders of runs and sweeps: what is removed when nothing happened in them."""
+"""Folders in which nothing was done: what was written into them is taken back, and nothing else."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+_WRITTEN = (  # by Hydra and by us before anything begins
+    ".hydra/config.yaml",
+    ".hydra/hydra.yaml",
+    ".hydra/overrides.yaml",
+    "transfuse.log",
+    "multirun.yaml",
+)
 
-def discard(folder: Path, *, levels: int = 3) -> None:
-    """Removes a folder in which nothing was done, and its parents as far as they are then empty."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in list(folder.parents)[:levels]:
+
+def discard(folder: Path) -> None:
+    """Removes what was written at the start of a run or sweep, then the folders that are empty without it.
+
+    The folder may be the user's own (`hydra.run.dir=.`): other files stay, and the current folder and those above.
+    """
+    for name in _WRITTEN:
+        (folder / name).unlink(missing_ok=True)
+    kept = {Path.cwd(), *Path.cwd().parents}
+    for candidate in [folder / ".hydra", *[folder, *folder.parents][:4]]:
         try:
-            parent.rmdir()
+            if candidate.absolute() not in kept:
+                candidate.rmdir()
+        except FileNotFoundError:
+            continue
         except OSError:
             return
-
-
-def jobs(sweep: Path) -> list[Path]:
-    """The job folders of a sweep, by number."""
-    return sorted((path for path in sweep.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))

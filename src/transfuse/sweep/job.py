@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from transfuse.config import read
-from transfuse.experiment import Prepared, execute, prepare
+from transfuse.experiment import Prepared, execute, failed_record, leave, prepare
 from transfuse.metrics import mean_over_tasks
 from transfuse.sweep.folders import discard
-from transfuse.tracking import RunRecord, Tracker, versions
-from transfuse.tracking.hardware import hardware
+from transfuse.tracking import RunRecord, Tracker
 from transfuse.types import TransfuseError
 
 log = logging.getLogger(__name__)
@@ -35,28 +33,35 @@ def job(config: DictConfig) -> float:
 
     Raises:
         TransfuseError: in a run of its own. Bad input leaves no trace; a failure after the start leaves its record.
+        KeyboardInterrupt: the user stops it; as a failure, and no other job of a sweep begins.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
-    prepared: Prepared | None = None
     try:
         prepared = prepare(read(config, folder, parent=None if sweep is None else partial(parent_run, sweep)))
-        record = execute(prepared)
-        log.info("%s\n  %s", headline(record), folder)
-        return objective(prepared, record)
-    except Exception as error:
-        if sweep is None and prepared is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if sweep is None:
             discard(folder)
             raise
-        failure = f"{type(error).__name__}: {error}"
-        failed_record(config, hydra.runtime.choices, failure).write(folder)
-        if prepared is not None:
-            prepared.journal.fail(failure)
+        leave(_unprepared(error, config, hydra.runtime.choices), folder)
+        return _given_up(error)
+    try:
+        record = execute(prepared)
+    except (Exception, KeyboardInterrupt) as error:
         if sweep is None:
             raise
-        log.error("This job failed: %s", failure, exc_info=not isinstance(error, TransfuseError))
-        return math.nan
+        return _given_up(error)
+    log.info("%s\n  %s", headline(record), folder)
+    return objective(prepared, record)
+
+
+def _given_up(error: BaseException) -> float:
+    """What a failed job of a sweep is worth; an interruption goes on, so that no other job begins."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    log.error("This job failed: %s: %s", type(error).__name__, error, exc_info=not isinstance(error, TransfuseError))
+    return math.nan
 
 
 def objective(prepared: Prepared, record: RunRecord) -> float:
@@ -65,7 +70,11 @@ def objective(prepared: Prepared, record: RunRecord) -> float:
     prefix = "validation/"
     flat = {name.removeprefix(prefix): value for name, value in record.metrics.items() if name.startswith(prefix)}
     by_task = {task.name: flat if len(tasks) == 1 else _below(flat, f"{task.name}/") for task in tasks}
-    return mean_over_tasks(tasks, by_task, prepared.selection_metric)
+    try:
+        return mean_over_tasks(tasks, by_task, prepared.selection_metric)
+    except KeyError as missing:
+        log.warning("The validation split leaves %s undefined; a sweeper that optimizes it gets NaN.", missing)
+        return math.nan
 
 
 def headline(record: RunRecord) -> str:
@@ -96,22 +105,10 @@ def parent_run(sweep: Path, tracker: Tracker) -> str:
         return path.read_text()
 
 
-def failed_record(config: DictConfig, choices: Mapping[str, Any], failure: str) -> RunRecord:
-    """The record of a job that an error ended; names come from what was chosen, since nothing may have been built."""
-    strategy = str(choices.get("strategy", ""))
-    return RunRecord(
-        status="failed",
-        error=failure,
-        config=_plain(config),
-        seed=config.get("seed", 0),
-        family=strategy.partition("/")[0],
-        strategy=strategy,
-        data=str(choices.get("data", "")),
-        model=str(choices.get("model", "")),
-        versions=versions(),
-        hardware=hardware(),
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+def _unprepared(error: BaseException, config: DictConfig, choices: Mapping[str, Any]) -> RunRecord:
+    """The record of a job whose parts do not fit: names come from what was chosen, since nothing was built."""
+    names = {group: str(choices.get(group, "")) for group in ("strategy", "data", "model")}
+    return failed_record(error, config=_plain(config), **names)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

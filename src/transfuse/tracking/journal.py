@@ -66,6 +66,11 @@ class Journal:
         self.tracker.metrics(run, named("validation", news.member.validation) | {"cost/seconds": news.member.seconds})
         self.tracker.finish(run, "finished")
 
+    def progress(self, name: str, scores: Mapping[str, float], cost: Mapping[str, float]) -> None:
+        """Scores and cost of one arm of several that a strategy tries, so far."""
+        values = {**scores, **{f"cost/{key}": value for key, value in cost.items()}}
+        self.tracker.metrics(self._run, {f"arm/{name}/{key}": value for key, value in values.items()})
+
     def finish(self, record: RunRecord, fused: FusedModel) -> None:
         """Final metrics, costs, curves, files and the fused model."""
         self.tracker.curves(self._run, fused.history)

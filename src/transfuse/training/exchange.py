@@ -26,6 +26,8 @@ from transfuse.training.progress import Progress
 from transfuse.training.quiet import hush
 from transfuse.types import TrainingError, TransfuseError
 
+_CONSEQUENCES = (signal.SIGTERM, signal.SIGABRT)  # from torch and from NCCL, to ranks that wait for one that failed
+
 
 class Exchange:
     """A folder shared by the processes of one launch.
@@ -90,12 +92,13 @@ class Exchange:
             exit_codes: of the ranks; negative for one that a signal ended.
 
         Returns:
-            A rank that was killed; else the earliest error that a rank wrote; else what the launch says. Other ranks
-            fail after these because they lose their connection.
+            A rank that a signal ended; else the earliest error that a rank wrote; else what the launch says. The other
+            ranks fail after that, because they lose their connection.
         """
-        if -signal.SIGKILL in exit_codes:
-            rank = exit_codes.index(-signal.SIGKILL)
-            return TrainingError(f"{name}: process {rank} was killed (SIGKILL). Was there too little memory?")
+        for rank, code in enumerate(exit_codes):
+            if code is not None and code < 0 and -code not in _CONSEQUENCES:
+                remedy = " Was there too little memory?" if -code == signal.SIGKILL else ""
+                return TrainingError(f"{name}: process {rank} was ended by {signal.Signals(-code).name}.{remedy}")
         written = [json.loads(path.read_text()) for path in self.folder.glob("failure-*.json")]
         if not written:
             return _told(f"{name}: a process failed: {_last_error(str(cause))}", str(cause))

@@ -159,7 +159,11 @@ class TrainingModule(LightningModule, ABC):
         """Sets the learning rate of this step, then takes it."""
         progress = self.progress
         set_lr(optimizer, lr_at(self.settings, progress.step, self.budget.total_steps))  # type: ignore[arg-type]
-        optimizer.step(closure=optimizer_closure)
+        try:
+            optimizer.step(closure=optimizer_closure)
+        except Exception as error:
+            self._tell(error)
+            raise
         progress.step += 1
         if progress.step % _FINITE_EVERY == 0:
             self._check_finite("training", float(self._sums_T.sum()))

@@ -7,7 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LOGGERS = ("pytorch_lightning", "lightning_fabric")
+_LEVELS = {
+    "pytorch_lightning": logging.WARNING,
+    "lightning_fabric": logging.WARNING,
+    "torch.multiprocessing.spawn": logging.ERROR,  # that it ends the other ranks when one has failed
+}
 _WARNINGS = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
     ".*module\\(s\\) in eval mode at the start of training.*",  # frozen layers
@@ -19,14 +23,14 @@ def hush() -> None:
     """Hides Lightning's information messages and the warnings listed above; errors and other warnings stay."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """`hush` until the end of the block."""
-    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    levels = {name: logging.getLogger(name).level for name in _LEVELS}
     with warnings.catch_warnings():
         hush()
         try:

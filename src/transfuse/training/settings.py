@@ -72,6 +72,8 @@ class Devices:
         devices: how many, or `auto`.
         strategy: Lightning's name: `auto`, `ddp_spawn` (several GPUs), `ddp_fork` (several CPU processes).
         precision: `32-true` or `bf16-mixed`, ...
+        threads: CPU threads of a training process, >= 1; None takes torch's choice; 1 is quickest for small
+            networks.
         progress: whether to show a progress bar.
     """
 
@@ -79,7 +81,11 @@ class Devices:
     devices: int | str = "auto"
     strategy: str = "auto"
     precision: str = "32-true"
+    threads: int | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.threads is None or self.threads >= 1, "threads", ">= 1", self.threads)
 
 
 def _require(holds: bool, field: str, rule: str, value: object) -> None:

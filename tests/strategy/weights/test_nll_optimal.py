@@ -81,7 +81,7 @@ def test_multiplicative_steps_never_raise_the_loss() -> None:
     losses = []
     for _ in range(30):
         losses.append(loss(weights_M, likelihoods_ME))
-        weights_M = weights_M * responsibility(weights_M, likelihoods_ME)
+        weights_M = weights_M * torch.from_numpy(responsibility(weights_M.numpy(), likelihoods_ME.numpy()))
         assert float(weights_M.sum()) == pytest.approx(1.0, abs=1e-12)
     assert all(later <= earlier + 1e-15 for earlier, later in pairwise(losses))
     assert losses[-1] < losses[0]

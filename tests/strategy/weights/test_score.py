@@ -84,7 +84,7 @@ def test_an_undefined_score_is_refused() -> None:
         ({"metric": "nll"}, "should be one where higher is better. Found `weights.metric = nll`."),
         ({"metric": "acuracy"}, "Did you mean `accuracy`?"),
         ({"power": 0.0}, "`weights.power` should be > 0. Found `weights.power = 0.0`."),
-        ({"chance": "automatic"}, "`weights.chance` should be a number or auto."),
+        ({"chance": "automatic"}, "`weights.chance` should be a finite number or auto."),
     ],
 )
 def test_ranges(fields: dict[str, Any], message: str) -> None:

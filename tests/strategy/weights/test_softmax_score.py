@@ -45,7 +45,7 @@ def test_weights_rise_with_scores() -> None:
     ("fields", "message"),
     [
         ({"temperature": 0.0}, "`weights.temperature` should be > 0. Found `weights.temperature = 0.0`."),
-        ({"temperature": float("nan")}, "`weights.temperature` should be > 0."),
+        ({"temperature": float("nan")}, "`weights.temperature` should be a finite number > 0."),
         ({"metric": "nll_"}, "Did you mean `nll`?"),
     ],
 )

@@ -54,6 +54,6 @@ class WeightedAverage(OutputFusion):
 
     def combine(self, predictions: Predictions) -> Combiner:
         """The pool with the rule's weights."""
-        found = self.weights.weights(predictions)
+        found = self.weights.weights(predictions).checked(type(self.weights).__name__)
         pool = LinearPool if self.space == "probability" else LogitPool
         return pool(predictions.kind, weights=found.values_M, diagnostics=found.diagnostics)

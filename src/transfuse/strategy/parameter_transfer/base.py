@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transfuse.base_models.model import BaseModel, Description
 from transfuse.models.load_report import LoadReport
 from transfuse.models.loading import load
-from transfuse.strategy.base import Arm, Context, TrainedStrategy
+from transfuse.models.network import Grouped, head_names
+from transfuse.strategy.base import Arm, Context, FusedModel, TrainedStrategy
 from transfuse.strategy.trained import finished, order_seed
 from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, ProblemKind
 
 if TYPE_CHECKING:
+    from transfuse.training.fit import Fitting
     from transfuse.training.plan import Phase, Plan
 
 
@@ -64,9 +67,8 @@ class ParameterTransfer(TrainedStrategy, ABC):
         from transfuse.training.plan import Plan
 
         network = source.architecture.build(target.input_shape, target.tasks, generator)
-        state = {
-            key: value for key, value in source.state.items() if self.head == "keep" or not key.startswith("heads.")
-        }
+        left_out = frozenset() if self.head == "keep" else head_names(network)
+        state = {key: value for key, value in source.state.items() if key not in left_out}
         report = load(state, network, min_coverage=self.min_coverage)
         return Plan(network=network, phases=self.phases(network), report=_summary(report))
 
@@ -89,7 +91,27 @@ def start_plan(context: Context, name: str, plan: Plan) -> Arm:
         seed=order_seed(context),
         name=name,
     )
-    return Arm(fitting=fitting, finished=lambda fitting: finished(context, fitting.result(), plan.report))
+    before = {name: value.detach().clone() for name, value in plan.network.named_parameters()}
+
+    def fused(fitting: Fitting) -> FusedModel:
+        result = fitting.result()
+        trained = sum(value.numel() for value in plan.network.parameters() if value.requires_grad)
+        report = {**plan.report, "trainable_parameters": trained, "drift": drift(before, result.network)}
+        return finished(context, result, report)
+
+    return Arm(fitting=fitting, finished=fused)
+
+
+def drift(before: Mapping[str, Tensor], network: nn.Module) -> dict[str, float]:
+    """How far training moved each layer group: ||w - w0|| / ||w0||, w0 the weights before; 0 / 0 is 0."""
+    groups = network.groups() if isinstance(network, Grouped) else [("all", list(before))]
+    after = {name: value.detach() for name, value in network.named_parameters()}
+    moved = {}
+    for group, names in groups:
+        way = torch.stack([(after[name] - before[name].to(after[name].device)).norm() for name in names]).norm().item()
+        start = torch.stack([before[name].norm() for name in names]).norm().item()
+        moved[group] = way / start if start else 0.0
+    return moved
 
 
 def require_source(strategy: TrainedStrategy, source: int, base_models: Description) -> None:
@@ -98,6 +120,12 @@ def require_source(strategy: TrainedStrategy, source: int, base_models: Descript
         raise IncompatibleStrategyError(
             f"{strategy.name} starts from base model {source}. Found {len(base_models)} base models. "
             f"Did you mean strategy.source=0?"
+        )
+    member = base_models.members[source]
+    if member.trained_on != "source" and base_models.recipe != "checkpoints":
+        raise IncompatibleStrategyError(
+            f"{strategy.name} starts from a model of the source data. Found base model {source} ({member.name}), which "
+            f"is trained on the target. Did you mean base_models=source?"
         )
 
 
@@ -108,6 +136,7 @@ def _summary(report: LoadReport) -> dict[str, Any]:
         "matched": [pair.target for pair in report.matched],
         "adapted": {pair.target: pair.how for pair in report.adapted},
         "dropped": {pair.target: pair.how for pair in report.dropped},
+        "unexpected": list(report.unexpected),
         "fresh": list(report.missing),
     }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from transfuse.models.network import head_names
 from transfuse.strategy.parameter_transfer.base import ParameterTransfer
 from transfuse.types import HyperparameterError
 
@@ -42,9 +43,10 @@ class FullFinetune(ParameterTransfer):
         """One phase: everything, all the time."""
         from transfuse.training.plan import ParameterGroup, Phase
 
+        head = head_names(network)
         names = [name for name, _ in network.named_parameters()]
-        backbone = tuple(name for name in names if not name.startswith("heads."))
-        heads = tuple(name for name in names if name.startswith("heads."))
+        backbone = tuple(name for name in names if name not in head)
+        heads = tuple(name for name in names if name in head)
         groups = tuple(
             ParameterGroup(names=group, lr_factor=factor, batch_norm=self.batch_norm)
             for group, factor in ((backbone, self.lr_factor), (heads, self.head_lr_factor))

@@ -31,7 +31,7 @@ class StructureTransfer(TrainedStrategy, ABC):
 
     Attributes:
         source: which base model gives the structure: its position in the pool.
-        then: how the derived network is trained.
+        then: how the derived network is trained: its phases. What it says of loading has no meaning here.
     """
 
     source: int = 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import ClassVar
 
 from torch import Tensor
 
 from transfuse.metrics import metric_names
 from transfuse.strategy.predictions import Predictions
-from transfuse.types import TaskKind
+from transfuse.types import HyperparameterError, NonFiniteError, TaskKind
 
 ALL_KINDS: frozenset[TaskKind] = frozenset({"classification", "multilabel", "regression"})
 
@@ -19,6 +21,15 @@ ALL_KINDS: frozenset[TaskKind] = frozenset({"classification", "multilabel", "reg
 def kinds_with(metric: str) -> frozenset[TaskKind]:
     """The kinds of task that have this metric."""
     return frozenset(kind for kind in ALL_KINDS if metric in metric_names(kind))
+
+
+def require_number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> None:
+    """Raises `HyperparameterError` unless the rule's field `name` is a finite number for which `holds`."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        rule = f"a finite number {rule}"
+    elif holds(float(value)):
+        return
+    raise HyperparameterError(f"`weights.{name}` should be {rule}. Found `weights.{name} = {value}`.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +43,19 @@ class Weights:
 
     values_M: Tensor
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+    def checked(self, rule: str) -> Weights:
+        """The same; `NonFiniteError` or `HyperparameterError` unless they are what `values_M` promises.
+
+        Args:
+            rule: what the messages call the rule.
+        """
+        found = [round(value, 6) for value in self.values_M.tolist()]
+        if not self.values_M.isfinite().all():
+            raise NonFiniteError(f"The weights of {rule} should be finite. Found {found}.")
+        if bool((self.values_M < 0).any()) or abs(float(self.values_M.sum()) - 1) > 1e-5:
+            raise HyperparameterError(f"The weights of {rule} should be >= 0 and sum to 1. Found {found}.")
+        return self
 
 
 class WeightRule(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ class Given(WeightRule):
     normalize: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(float(value) for value in self.values))
+        object.__setattr__(self, "values", _numbers(self.values))
         for index, value in enumerate(self.values):
             if not math.isfinite(value):
                 raise HyperparameterError(f"`weights.values` should be finite. Found {value} at position {index}.")
@@ -54,4 +55,15 @@ class Given(WeightRule):
         """`w_m = v_m / sum_k v_k`."""
         self.check_count(predictions.num_members)
         values_M = torch.tensor(self.values, dtype=torch.float64)
-        return Weights(values_M=values_M / values_M.sum() if self.normalize else values_M)
+        if self.normalize:
+            # the largest first: a sum of huge values does not overflow
+            values_M = values_M / values_M.max()
+            values_M = values_M / values_M.sum()
+        return Weights(values_M=values_M)
+
+
+def _numbers(values: Sequence[float]) -> tuple[float, ...]:
+    if not isinstance(values, str):
+        with suppress(TypeError, ValueError):
+            return tuple(float(value) for value in values)
+    raise HyperparameterError(f"`weights.values` should be a list of numbers. Found {values!r}.")

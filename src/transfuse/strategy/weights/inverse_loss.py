@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transfuse.metrics import higher_is_better
 from transfuse.strategy.predictions import Predictions
-from transfuse.strategy.weights.base import WeightRule, Weights, kinds_with
+from transfuse.strategy.weights.base import WeightRule, Weights, kinds_with, require_number
 from transfuse.types import HyperparameterError, PredictionError, TaskKind
 
 
@@ -55,8 +55,7 @@ class InverseLoss(WeightRule):
                 f"`weights.metric` should be one where lower is better. Found `weights.metric = {self.metric}`. "
                 f"Did you mean the rule score?"
             )
-        if not self.power > 0:
-            raise HyperparameterError(f"`weights.power` should be > 0. Found `weights.power = {self.power}`.")
+        require_number("power", self.power, "> 0", lambda value: value > 0)
 
     @property
     def kinds(self) -> frozenset[TaskKind]:

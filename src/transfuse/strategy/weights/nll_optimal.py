@@ -5,23 +5,26 @@ Dimensions in tensor names: M members, E events, O outcomes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from transfuse.metrics.classification import NLL_FLOOR
 from transfuse.strategy.predictions import Predictions, true_log_probs
-from transfuse.strategy.weights.base import WeightRule, Weights
+from transfuse.strategy.weights.base import WeightRule, Weights, require_number
 from transfuse.strategy.weights.simplex import optimal_mixture
-from transfuse.types import EmptyTaskError, HyperparameterError, TaskKind
+from transfuse.types import EmptyTaskError, TaskKind
 
 
 def nll_optimal_weights(
     log_probs_MEO: Tensor, outcomes_E: Tensor, *, tolerance: float = 1e-8, max_iterations: int = 10_000
 ) -> tuple[Tensor, float]:
-    """`argmin over the simplex of -mean_e log sum_m w_m p_m(y_e)`, and how far from optimal it can be.
+    """`argmin over the simplex of -mean_e log sum_m w_m max(p_m(y_e), 1e-12)`, and how far from optimal it can be.
 
-    The problem is convex. With members that repeat each other the weights are not unique; the objective is.
+    Likelihoods are floored as in the metric `nll`, so that the objective at a single member is that member's NLL, and
+    the optimum is never above the best of them (beyond `tolerance`). The problem is convex. With members that repeat each other the weights are not unique; the objective is.
 
     Args:
         log_probs_MEO: (M, E, O) log-probabilities; for class predictions (M, N, C).
@@ -31,7 +34,7 @@ def nll_optimal_weights(
 
     Returns:
         (M,) float64 weights, exactly 0 for members without a part; and the gap `max_m s_m - 1 >= f(w) - f(w*)`, with
-        `s_m = mean_e p_me / q_e`.
+        `s_m = mean_e p_me / q_e` of floored likelihoods.
 
     Raises:
         ConvergenceError: when the gap stays above `tolerance`.
@@ -48,7 +51,15 @@ def nll_optimal_weights(
     log_likelihoods_ME = true_log_probs(log_probs_MEO, outcomes_E)
     if log_likelihoods_ME.shape[1] == 0:
         raise EmptyTaskError("nll_optimal needs at least one labelled example. Found none.")
-    return optimal_mixture(log_likelihoods_ME, tolerance=tolerance, max_iterations=max_iterations)
+    floored_ME = log_likelihoods_ME.detach().double().clamp(min=math.log(NLL_FLOOR))
+    w_M, gap = optimal_mixture(floored_ME, tolerance=tolerance, max_iterations=max_iterations)
+    assert _objective(w_M, floored_ME) <= float(-floored_ME.mean(dim=1).max()) + tolerance + 1e-12
+    return w_M, gap
+
+
+def _objective(w_M: Tensor, log_likelihoods_ME: Tensor) -> float:
+    """`-mean_e log sum_m w_m p_me`."""
+    return -float((log_likelihoods_ME + w_M.log()[:, None]).logsumexp(dim=0).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +81,9 @@ class NllOptimal(WeightRule):
     shrink: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise HyperparameterError(
-                f"`weights.tolerance` should be > 0. Found `weights.tolerance = {self.tolerance}`."
-            )
-        if self.max_iterations < 1:
-            raise HyperparameterError(
-                f"`weights.max_iterations` should be >= 1. Found `weights.max_iterations = {self.max_iterations}`."
-            )
-        if not 0 <= self.shrink < 1:
-            raise HyperparameterError(f"`weights.shrink` should be in [0, 1). Found `weights.shrink = {self.shrink}`.")
+        require_number("tolerance", self.tolerance, "> 0", lambda value: value > 0)
+        require_number("max_iterations", self.max_iterations, ">= 1", lambda value: value >= 1)
+        require_number("shrink", self.shrink, "in [0, 1)", lambda value: 0 <= value < 1)
 
     @property
     def kinds(self) -> frozenset[TaskKind]:

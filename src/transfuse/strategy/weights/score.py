@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transfuse.metrics import higher_is_better
 from transfuse.strategy.predictions import Predictions
-from transfuse.strategy.weights.base import WeightRule, Weights, kinds_with
+from transfuse.strategy.weights.base import WeightRule, Weights, kinds_with, require_number
 from transfuse.strategy.weights.uniform import uniform_weights
 from transfuse.types import HyperparameterError, TaskKind
 
@@ -64,12 +64,9 @@ class Score(WeightRule):
                 f"`weights.metric` should be one where higher is better. Found `weights.metric = {self.metric}`. "
                 f"Did you mean the rule inverse_loss?"
             )
-        if not self.power > 0:
-            raise HyperparameterError(f"`weights.power` should be > 0. Found `weights.power = {self.power}`.")
-        if isinstance(self.chance, str) and self.chance != "auto":
-            raise HyperparameterError(
-                f"`weights.chance` should be a number or auto. Found `weights.chance = {self.chance}`."
-            )
+        require_number("power", self.power, "> 0", lambda value: value > 0)
+        if self.chance != "auto":
+            require_number("chance", self.chance, "or auto", lambda value: True)
 
     @property
     def kinds(self) -> frozenset[TaskKind]:

@@ -1,16 +1,21 @@
 """Solvers over the simplex, in float64, each with a certificate of how far from optimal its answer can be.
 
-Dimensions in tensor names: M members, E events.
+They compute in NumPy: on the small matrices here a step costs less than torch needs to start it.
+Dimensions in tensor names: M members, E events, K members that are inside.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from transfuse.types import ConvergenceError
 
-_WARM_UP = 50  # multiplicative steps before Newton: cheap, monotone, and they find most of the support
+Array = NDArray[np.float64]
+
+_WARM_UP = 4  # multiplicative steps before Newton: monotone, and enough for its quadratic model to be a good one
 _ROUNDING = 1e-14  # of the mean of logarithms close to 0
 _ZERO = 1e-10  # a smaller weight is set to exactly 0 and the certificate is computed anew
 
@@ -36,39 +41,35 @@ def optimal_mixture(
     Raises:
         ConvergenceError: when the gap is still above `tolerance` after `max_iterations`.
     """
-    log_p_ME = log_likelihoods_ME.double()
+    log_p_ME = log_likelihoods_ME.detach().cpu().double()
     # dividing each event by its largest likelihood shifts f by a constant, leaves s alone, and nothing underflows
-    p_ME = (log_p_ME - log_p_ME.amax(dim=0)).exp()
-    num_members = p_ME.shape[0]
-    w_M = torch.full((num_members,), 1 / num_members, dtype=torch.float64)
-    gap, iteration = _gap(w_M, p_ME), 0
-    while gap > tolerance and iteration < min(_WARM_UP, max_iterations):
+    p_ME: Array = (log_p_ME - log_p_ME.amax(dim=0)).exp().numpy()
+    num_members = len(p_ME)
+    w_M: Array = np.full(num_members, 1 / num_members)
+    s_M = responsibility(w_M, p_ME)
+    gap, iteration = float(s_M.max()) - 1, 0
+    # where there is a choice, at least one Newton step: it is what makes weights exactly 0
+    while iteration < max_iterations and (gap > tolerance or 0 < iteration <= _WARM_UP):
         # w_m <- w_m s_m
-        w_M = _normalized(w_M * responsibility(w_M, p_ME))
-        gap, iteration = _gap(w_M, p_ME), iteration + 1
-    # one Newton step even where the warm-up was enough: it is what makes weights exactly 0
-    satisfied = iteration == 0
-    while not satisfied and iteration < max_iterations:
-        w_M = _newton_step(w_M, p_ME)
-        gap, iteration = _gap(w_M, p_ME), iteration + 1
-        satisfied = gap <= tolerance
-    if gap > tolerance:
+        w_M = _normalized(w_M * s_M) if iteration < _WARM_UP else _newton_step(w_M, p_ME, s_M)
+        s_M = responsibility(w_M, p_ME)
+        gap, iteration = float(s_M.max()) - 1, iteration + 1
+    if not gap <= tolerance:
         raise ConvergenceError(
             f"The weights are certified to {gap:.3g} only after {max_iterations} iterations, above "
             f"`tolerance = {tolerance:g}`. Raise `max_iterations` or `tolerance`?"
         )
-    cleaned_M = _normalized(torch.where(w_M < _ZERO, 0.0, w_M))
-    cleaned_gap = _gap(cleaned_M, p_ME)
-    return (cleaned_M, max(cleaned_gap, 0.0)) if cleaned_gap <= tolerance else (w_M, gap)
+    cleaned_M = _normalized(np.where(w_M < _ZERO, 0.0, w_M))
+    cleaned_gap = float(responsibility(cleaned_M, p_ME).max()) - 1
+    if cleaned_gap <= tolerance:
+        w_M, gap = cleaned_M, cleaned_gap
+    return torch.from_numpy(w_M), max(gap, 0.0)
 
 
-def responsibility(w_M: Tensor, p_ME: Tensor) -> Tensor:
+def responsibility(w_M: Array, p_ME: Array) -> Array:
     """`s_m = mean_e p_me / q_e`: minus the gradient of the mixture's negative log-likelihood."""
-    return (p_ME / (w_M @ p_ME)).mean(dim=1)
-
-
-def _gap(w_M: Tensor, p_ME: Tensor) -> float:
-    return float(responsibility(w_M, p_ME).max()) - 1
+    s_M: Array = p_ME @ (1 / (w_M @ p_ME)) / p_ME.shape[1]
+    return s_M
 
 
 def simplex_quadratic(q_MM: Tensor, c_M: Tensor) -> tuple[Tensor, float]:
@@ -85,10 +86,14 @@ def simplex_quadratic(q_MM: Tensor, c_M: Tensor) -> tuple[Tensor, float]:
     Returns:
         (M,) float64 weights, and the Frank-Wolfe gap `g'v - min_m g_m >= f(v) - f(v*)` with `g = Qv - c`.
     """
-    q_MM, c_M = q_MM.double(), c_M.double()
+    w_M, gap = _quadratic(q_MM.detach().cpu().double().numpy(), c_M.detach().cpu().double().numpy())
+    return torch.from_numpy(w_M), gap
+
+
+def _quadratic(q_MM: Array, c_M: Array) -> tuple[Array, float]:
     num_members = len(c_M)
-    rounding = 1e-14 * float(q_MM.abs().max() + c_M.abs().max())
-    w_M = torch.zeros(num_members, dtype=torch.float64)
+    rounding = 1e-14 * float(np.abs(q_MM).max() + np.abs(c_M).max())
+    w_M: Array = np.zeros(num_members)
     w_M[(q_MM.diagonal() / 2 - c_M).argmin()] = 1.0
     best_M, best_gap = w_M, float("inf")
     for _ in range(10 * num_members):
@@ -104,54 +109,62 @@ def simplex_quadratic(q_MM: Tensor, c_M: Tensor) -> tuple[Tensor, float]:
     return best_M, max(best_gap, 0.0)
 
 
-def _solve_inside(q_MM: Tensor, c_M: Tensor, w_M: Tensor, inside_M: Tensor) -> Tensor:
+def _solve_inside(q_MM: Array, c_M: Array, w_M: Array, inside_M: NDArray[np.bool_]) -> Array:
     """Walks from `w_M` to the minimum over the members inside; whoever reaches 0 on the way leaves."""
-    inside_M = inside_M.clone()
     while True:
-        index = inside_M.nonzero().squeeze(1)
-        target_M = torch.zeros_like(w_M)
-        target_M[index] = _equality_constrained(q_MM[index][:, index], c_M[index])
-        falling = (target_M <= 0) & inside_M
-        if not falling.any() or len(index) == 1:
-            return _normalized(target_M.clamp(min=0))
+        index_K = inside_M.nonzero()[0]
+        target_M: Array = np.zeros_like(w_M)
+        target_M[index_K] = _equality_constrained(q_MM[np.ix_(index_K, index_K)], c_M[index_K])
+        falling_M = (target_M <= 0) & inside_M
+        if len(index_K) == 1 or not falling_M.any():
+            return _normalized(target_M.clip(min=0))
         # the largest t for which w + t (target - w) stays on the simplex
-        t_M = torch.where(falling, w_M / (w_M - target_M).clamp(min=1e-300), torch.inf)
-        t = float(t_M.min().clamp(max=1.0))
-        w_M = (w_M + t * (target_M - w_M)).clamp(min=0)
-        leaving = falling & (t_M <= t)
-        w_M[leaving] = 0.0
-        inside_M &= ~leaving
+        t_M = np.where(falling_M, w_M / (w_M - target_M).clip(min=1e-300), np.inf)
+        t = min(float(t_M.min()), 1.0)
+        w_M = (w_M + t * (target_M - w_M)).clip(min=0)
+        leaving_M = falling_M & (t_M <= t)
+        w_M[leaving_M] = 0.0
+        inside_M = inside_M & ~leaving_M
 
 
-def _equality_constrained(q_KK: Tensor, c_K: Tensor) -> Tensor:
+def _equality_constrained(q_KK: Array, c_K: Array) -> Array:
     """The minimiser of `v'Qv / 2 - c'v` with `sum v = 1`; of least norm where members repeat each other."""
     size = len(c_K)
-    scale = float(q_KK.diagonal().mean().clamp(min=1e-300))
-    kkt = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+    scale = max(float(q_KK.diagonal().mean()), 1e-300)
+    kkt = np.zeros((size + 1, size + 1))
     kkt[:size, :size] = q_KK / scale
     kkt[size, :size] = kkt[:size, size] = 1.0
-    right = torch.cat([c_K / scale, torch.ones(1, dtype=torch.float64)])
-    solution: Tensor = torch.linalg.lstsq(kkt, right.unsqueeze(1), driver="gelsd").solution
-    return solution[:size, 0]
+    solution: Array = np.linalg.lstsq(kkt, np.append(c_K / scale, 1.0), rcond=None)[0]
+    return solution[:size]
 
 
-def _newton_step(w_M: Tensor, p_ME: Tensor) -> Tensor:
-    """One Newton step over the simplex, halved until the objective falls enough (Armijo)."""
-    r_ME = p_ME / (w_M @ p_ME)
-    s_M = r_ME.mean(dim=1)
+def _newton_step(w_M: Array, p_ME: Array, s_M: Array) -> Array:
+    """One Newton step over the simplex, halved until the objective falls enough (Armijo).
+
+    Members without weight that would not lower the objective (`s_m <= 1`) stay out of the step: the matrix of second
+    derivatives is then as small as the support.
+    """
+    index_K = ((w_M > 0) | (s_M > 1)).nonzero()[0]
+    w_K, s_K = w_M[index_K], s_M[index_K]
+    r_KE = p_ME[index_K] / (w_M @ p_ME)
     # model at w: -s'(v - w) + (v - w)'H(v - w) / 2 with H = RR'/E; as Hw = s it is v'Hv / 2 - 2 s'v
-    hessian_MM = r_ME @ r_ME.T / p_ME.shape[1]
-    direction_M = simplex_quadratic(hessian_MM, 2 * s_M)[0] - w_M
-    slope = float(s_M @ direction_M)
-    step = 1.0
+    hessian_KK = r_KE @ r_KE.T / p_ME.shape[1]
+    direction_K = _quadratic(hessian_KK, 2 * s_K)[0] - w_K
+    slope = float(s_K @ direction_K)
+    change_E = direction_K @ r_KE
+    found_K, step = _normalized(w_K * s_K), 1.0
     while step > 1e-6:
         # f(w) - f(w + t d) = mean_e log(1 + t (d'p_e) / q_e)
-        growth_E = 1 + step * (direction_M @ r_ME)
-        if bool((growth_E > 0).all()) and float(growth_E.log().mean()) >= 1e-4 * step * slope - _ROUNDING:
-            return _normalized((w_M + step * direction_M).clamp(min=0))
+        growth_E = 1 + step * change_E
+        if growth_E.min() > 0 and float(np.log(growth_E).mean()) >= 1e-4 * step * slope - _ROUNDING:
+            found_K = _normalized((w_K + step * direction_K).clip(min=0))
+            break
         step /= 2
-    return _normalized(w_M * s_M)
+    stepped_M: Array = np.zeros_like(w_M)
+    stepped_M[index_K] = found_K
+    return stepped_M
 
 
-def _normalized(w_M: Tensor) -> Tensor:
-    return w_M / w_M.sum()
+def _normalized(w_M: Array) -> Array:
+    normalized_M: Array = w_M / w_M.sum()
+    return normalized_M

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from transfuse.metrics import higher_is_better
 from transfuse.strategy.predictions import Predictions
-from transfuse.strategy.weights.base import WeightRule, Weights, kinds_with
-from transfuse.types import HyperparameterError, TaskKind
+from transfuse.strategy.weights.base import WeightRule, Weights, kinds_with, require_number
+from transfuse.types import TaskKind
 
 
 def softmax_score_weights(scores_M: Tensor, *, temperature: float = 0.05) -> Tensor:
@@ -27,7 +27,9 @@ def softmax_score_weights(scores_M: Tensor, *, temperature: float = 0.05) -> Ten
         >>> softmax_score_weights(torch.tensor([0.0, 0.0, -1.0]), temperature=0.5)
         tensor([0.4683, 0.4683, 0.0634], dtype=torch.float64)
     """
-    return (scores_M.double() / temperature).softmax(dim=0)
+    scores_M = scores_M.double()
+    # the best score first, so that it is 0 at every temperature
+    return ((scores_M - scores_M.max()) / temperature).softmax(dim=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +49,7 @@ class SoftmaxScore(WeightRule):
 
     def __post_init__(self) -> None:
         higher_is_better(self.metric)  # a metric that does not exist is refused here
-        if not self.temperature > 0:
-            raise HyperparameterError(
-                f"`weights.temperature` should be > 0. Found `weights.temperature = {self.temperature}`."
-            )
+        require_number("temperature", self.temperature, "> 0", lambda value: value > 0)
 
     @property
     def kinds(self) -> frozenset[TaskKind]:
