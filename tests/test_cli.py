@@ -68,7 +68,7 @@ def test_help_and_config_are_printed_without_heavy_imports(arguments: list[str],
         ("strategy=output_fusion/averge", "no option of the group `strategy`. Did you mean output_fusion/average"),
         ("data=digit", "`data=digit` is no option of the group `data`. Did you mean digits"),
         ("training.lr=quick", "`training.lr` should be a number. Found `training.lr = 'quick'`."),
-        ("training.lr=-1", "`training.lr` should be > 0. Found `training.lr = -1.0`."),
+        ("training.lr=-1", "`training.lr` should be > 0 and finite. Found `training.lr = -1.0`."),
         ("training.steps=5", "Exactly one of `training.epochs` and `training.steps` should be set."),
         ("+training.typo=1", "`training.typo` is no key of the config."),
         ("+typo=1", "`typo` is no key of the config."),
@@ -136,6 +136,33 @@ def test_a_users_own_configs_work_from_another_folder(transfuse: Command, tmp_pa
     assert transfuse("--config-dir", "mine", "model=tiny", *QUICK) == (0, "")
     (folder,) = (tmp_path / "outputs" / "runs").glob("*/*")
     assert json.loads((folder / "record.json").read_text())["config"]["model"]["widths"] == [4]
+
+
+def test_a_mistake_in_the_users_own_folder_costs_none_of_his_files(transfuse: Command, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert transfuse("hydra.run.dir=.", "data.test_fraction=7", *QUICK)[0] == 1
+    assert transfuse("-m", "hydra.sweep.dir=.", "strategy=output_fusion/averge,output_fusion/averag", *QUICK)[0] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_jobs_in_folders_of_other_names_are_found(transfuse: Command, tmp_path: Path) -> None:
+    sweep = ("-m", "hydra.sweep.subdir=job_${hydra.job.num}", "strategy=output_fusion/average,baseline/best_single")
+    assert transfuse(*sweep, *QUICK)[0] == 0
+    (folder,) = (tmp_path / "outputs" / "sweeps").glob("*/*")
+    assert {path.name for path in folder.glob("job_*")} == {"job_0", "job_1"}
+    assert (folder / "report" / "leaderboard.csv").read_text().count("\n") == 3
+
+
+def test_a_sweep_over_nothing_says_so(transfuse: Command, tmp_path: Path) -> None:
+    code, errors = transfuse("-m", "strategy=glob(output_fushion/*)", *QUICK)
+    assert code == 1 and "matches no option" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_validation_examples_are_told_before_training(transfuse: Command, tmp_path: Path) -> None:
+    code, errors = transfuse("evaluation.cross_fit=500", *QUICK)
+    assert code == 1 and "`evaluation.cross_fit` should be at most the number of validation examples" in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_torch_is_the_pinned_build() -> None:

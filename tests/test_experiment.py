@@ -126,6 +126,22 @@ def test_a_diverging_training_stops_and_names_model_and_epoch(tmp_path: Path) ->
     with pytest.raises(NonFiniteError, match=r"base model seeds-0: .*epoch \d+"):
         run(tmp_path, *DIGITS, "strategy=output_fusion/average", "training.lr=1e30", "training.optimizer=sgd")
     assert not list(tmp_path.glob("store/*/record.json"))
+    (folder,) = tmp_path.glob("runs/*/*")
+    record = RunRecord.read(folder)
+    assert record.status == "failed" and str(record.error).startswith("NonFiniteError: base model seeds-0")
+
+
+def test_the_head_of_a_users_own_module_is_reset_too(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (outputs / "own_module.py").write_text(
+        "from torch import nn\n\n\ndef network():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))\n"
+    )
+    monkeypatch.syspath_prepend(str(outputs))
+    own = ["model=custom", "model.module=own_module.network", "strategy=parameter_transfer/full_finetune"]
+    record, _ = run(outputs, *NOISE, *own)
+    report = record.fused["diagnostics"]
+    assert report["matched"] == ["module.1.weight", "module.1.bias"] and report["coverage"] == 1.0
+    assert report["fresh"] == ["module.3.weight", "module.3.bias"]
 
 
 def test_a_strategy_has_no_way_to_the_test_split(tmp_path: Path, prepared: Prepared) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from transfuse.state_dict import (
+    as_tensor,
     as_tensors,
     batch_norm_statistics,
     check_finite,
@@ -154,7 +158,52 @@ def test_arrays_become_tensors() -> None:
     assert tensors["plain"].dtype == torch.float32 and tensors["big_endian"].dtype == torch.float32
 
 
-@pytest.mark.parametrize("value", ["text", None, np.array(["text"]), [1.0]])
+@pytest.mark.parametrize("value", ["text", None, [1.0]])
 def test_other_values_are_refused(value: object) -> None:
     with pytest.raises(StateDictError, match="`extra` of model 0 should be a tensor or an array"):
         as_tensors({"extra": value}, "model 0")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.array(["text"]), "should be numbers that torch can hold. Found an array of <U4."),
+        (np.array([1.0], dtype=object), "should be numbers that torch can hold. Found an array of object."),
+        (np.zeros(2, dtype=np.longdouble), "should be numbers that torch can hold. Found an array of float128."),
+        (torch.zeros(2, device="meta"), "is on the meta device and has no values."),
+        (torch.eye(2).to_sparse(), "should be a dense tensor. Found a sparse_coo one. Did you mean its to_dense()?"),
+    ],
+)
+def test_values_that_are_no_dense_numbers_are_refused(value: object, message: str) -> None:
+    with pytest.raises(StateDictError, match=re.escape(f"`extra` of model 0 {message}")):
+        as_tensors({"extra": value}, "model 0")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            nn.Linear(1, 1),
+            "model 0 should be a state dict (key -> tensor). Found Linear. Did you mean its state_dict()?",
+        ),
+        (None, "model 0 should be a state dict (key -> tensor). Found NoneType."),
+        ({0: torch.zeros(1)}, "Keys of model 0 should be texts. Found 0."),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(state: Any, message: str) -> None:
+    with pytest.raises(StateDictError, match=re.escape(message)):
+        as_tensors(state, "model 0")
+
+
+def test_lists_are_stacked() -> None:
+    found = as_tensor([torch.ones(2, requires_grad=True), np.arange(2.0)[::-1]], "`x`", StateDictError)
+    assert found.tolist() == [[1.0, 1.0], [1.0, 0.0]] and found.dtype == torch.float64 and not found.requires_grad
+    with pytest.raises(StateDictError, match=r"`x` should hold entries of one shape. Found \(2,\), \(3,\)"):
+        as_tensor([torch.ones(2), torch.ones(3)], "`x`", StateDictError)
+
+
+def test_complex_tensors_are_copied_where_they_are_equal() -> None:
+    value = torch.tensor([1 + 2j])
+    assert torch.equal(copy_buffer([value, value.clone()], "rotary", NAMES[:2]), value)
+    with pytest.raises(BufferMismatch, match=r"`rotary` \(complex64\) differs .* complex tensors are not fused"):
+        copy_buffer([value, value + 1], "rotary", NAMES[:2])

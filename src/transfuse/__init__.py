@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from transfuse.strategy.weight_fusion import merge as merge
 
 __version__ = "0.1.0"
+
+if not (Path(__file__).parent / "conf").is_dir():  # a checkout: `pkg://transfuse.conf` lies beside src
+    __path__.append(str(Path(__file__).parents[2]))
 
 # name -> module; imported on first use, so that `import transfuse` loads neither torch nor Lightning
 _PUBLIC = {

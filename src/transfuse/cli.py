@@ -23,18 +23,20 @@ def report() -> None:
     """`transfuse-report`: the leaderboard of a sweep, written and printed again."""
     from transfuse.sweep.command import command
 
-    command(hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")(_report))
+    command(hydra.main(version_base="1.3", config_path=str(CONF), config_name="report")(_report), primary="report")
 
 
 def _job(config: DictConfig) -> float:
+    from transfuse.sweep.command import told
     from transfuse.sweep.job import job
 
-    return job(config)
+    with told():
+        return job(config)
 
 
 def _report(config: DictConfig) -> None:
-    from pathlib import Path
+    from transfuse.sweep.command import told
+    from transfuse.sweep.finish import report_again
 
-    from transfuse.report import report
-
-    report(config.sweep, Path(config.outputs).expanduser().absolute(), level=config.level)
+    with told():
+        report_again(config)

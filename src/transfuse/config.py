@@ -18,7 +18,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from transfuse.conformity import conforms, floated, hints, readable
+from transfuse.conformity import conforms, floated, hints, readable, with_key
 from transfuse.experiment import Run
 from transfuse.models.architecture import Architecture
 from transfuse.suggest import nearest
@@ -43,6 +43,7 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | No
     """
     plain = resolved(config)
     _check_top(plain)
+    plain["paths"] = {key: str(absolute(path)) for key, path in plain["paths"].items()}
     built = {group: _built(plain[group], group) for group in _GROUPS if group not in ("model", "paths")}
     outputs = absolute(plain["paths"]["outputs"])
     tracker: Tracker = built["tracking"].at(outputs)
@@ -99,9 +100,11 @@ def _check_top(plain: Mapping[str, Any]) -> None:
     if not isinstance(plain["seed"], int) or isinstance(plain["seed"], bool) or plain["seed"] < 0:
         raise ConfigError(f"`seed` should be an integer >= 0. Found `seed = {plain['seed']}`.")
     known_paths = ("outputs", "data", "store")
-    for key in plain["paths"]:
+    for key, value in plain["paths"].items():
         if key not in known_paths:
             raise ConfigError(f"`paths.{key}` is no key of the config.{nearest(key, known_paths)}")
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"`paths.{key}` should be a folder. Found `paths.{key} = {value!r}`.")
 
 
 def _built(node: Any, key: str) -> Any:
@@ -115,7 +118,7 @@ def _instantiated(node: Mapping[str, Any], key: str) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, HyperparameterError):
-            raise ConfigError(_with_key(str(cause), _full_key(error, key))) from cause
+            raise ConfigError(with_key(str(cause), _full_key(error, key))) from cause
         raise ConfigError(f"`{key}` cannot be built: {cause or error}") from error
     except HydraException as error:
         raise ConfigError(f"`{key}` cannot be built: {error}") from error
@@ -166,7 +169,7 @@ def _architecture(node: Any) -> Architecture:
         try:
             return build(**given)
         except HyperparameterError as error:
-            raise ConfigError(_with_key(str(error), "model")) from error
+            raise ConfigError(with_key(str(error), "model")) from error
 
     return Architecture(name=name, recipe=checked, make=make)
 
@@ -174,11 +177,6 @@ def _architecture(node: Any) -> Architecture:
 def _full_key(error: InstantiationException, key: str) -> str:
     found = re.search(r"full_key: (\S+)", str(error))
     return f"{key}.{found.group(1)}" if found else key
-
-
-def _with_key(message: str, key: str) -> str:
-    """A hyper-parameter's message with its fields named by their full keys."""
-    return re.sub(r"`([A-Za-z_]\w*)( = [^`]*)?`", lambda match: f"`{key}.{match[1]}{match[2] or ''}`", message)
 
 
 def _refresh_before(refresh: bool, folder: Path) -> float:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from transfuse.types import HyperparameterError
 
 
 def hints(target: Any) -> dict[str, Any]:
@@ -13,6 +17,30 @@ def hints(target: Any) -> dict[str, Any]:
         return get_type_hints(target)
     except (NameError, TypeError):
         return {}
+
+
+def with_key(message: str, key: str) -> str:
+    """A hyper-parameter's message with its fields named by their full keys.
+
+    Example:
+        >>> with_key("`lr` should be > 0. Found `lr = -1`.", "training")
+        '`training.lr` should be > 0. Found `training.lr = -1`.'
+    """
+    names = set(re.findall(r"`([A-Za-z_][\w.]*) = ", message)) or set(re.findall(r"`([A-Za-z_][\w.]*)`", message)[:1])
+
+    def renamed(match: re.Match[str]) -> str:
+        return f"`{key}.{match[1]}{match[2]}" if match[1] in names else match[0]
+
+    return re.sub(r"`([A-Za-z_][\w.]*)( = |`)", renamed, message)
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Hyper-parameters that are refused in the block are named by their full keys."""
+    try:
+        yield
+    except HyperparameterError as error:
+        raise HyperparameterError(with_key(str(error), key)) from error
 
 
 def conforms(value: Any, hint: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from transfuse.base_models import BaseModelRecipe, Pool, Setting, Store
+from transfuse.conformity import under
 from transfuse.data.dataset import Dataset
 from transfuse.data.splits import fingerprint
 from transfuse.evaluation import Evaluation, Result, evaluate, write_predictions
@@ -72,10 +73,17 @@ class Prepared:
 
 def prepare(run: Run) -> Prepared:
     """Reads the data and checks that model, base models and strategy fit them; every bad input is told here."""
-    problem = run.data.build(seed=run.seed, folder=run.data_folder)
+    with under("data"):
+        problem = run.data.build(seed=run.seed, folder=run.data_folder)
     development = problem.development
-    selection_metric = run.evaluation.metric_for(development.tasks)
+    with under("evaluation"):
+        selection_metric = run.evaluation.metric_for(development.tasks)
     fit = Fit(run.devices)
+    if run.training.batch_size % fit.world_size:
+        raise HyperparameterError(
+            f"`training.batch_size` should be a multiple of the number of devices ({fit.world_size}). "
+            f"Found `training.batch_size = {run.training.batch_size}`."
+        )
     setting = Setting(
         development=development,
         architecture=run.architecture,
@@ -115,13 +123,10 @@ def execute(prepared: Prepared) -> RunRecord:
     try:
         return _executed(prepared)
     except (Exception, KeyboardInterrupt) as error:
-        record = failed_record(
-            error,
-            config=prepared.run.plain,
-            strategy=prepared.run.strategy.name,
-            data=prepared.run.data.name,
-            model=prepared.run.architecture.name,
-        )
+        run = prepared.run
+        names = {"strategy": run.strategy.name, "data": run.data.name, "model": run.architecture.name}
+        record = failed_record(error, config=run.plain, **names)
+        record = replace(record, **known(prepared))
         leave(record, prepared.run.folder)
         prepared.journal.fail(str(record.error))
         raise
@@ -139,11 +144,12 @@ def _executed(prepared: Prepared) -> RunRecord:
     for note in problem.notes:
         log.info(note)
 
+    fusing = time.perf_counter()
     fused = run.strategy.apply(context(prepared))
-    seconds = time.perf_counter() - began
+    fuse_seconds = time.perf_counter() - fusing - pool.seconds
     result = evaluate(fused, problem, pool, settings=run.evaluation)
 
-    record = summarize(prepared, fused, result, fuse_seconds=seconds - pool.seconds, test=test)
+    record = summarize(prepared, fused, result, fuse_seconds=fuse_seconds)
     save(run.folder, fused, result)
     record = replace(record, started=started, seconds=time.perf_counter() - began)
     record.write(run.folder)
@@ -167,10 +173,9 @@ def context(prepared: Prepared) -> Context:
     )
 
 
-def summarize(prepared: Prepared, fused: FusedModel, result: Result, *, fuse_seconds: float, test: str) -> RunRecord:
+def summarize(prepared: Prepared, fused: FusedModel, result: Result, *, fuse_seconds: float) -> RunRecord:
     """The record of a finished run."""
-    run, problem, pool = prepared.run, prepared.problem, prepared.pool
-    used = pool.used()
+    run, used = prepared.run, prepared.pool.used()
     metrics = named("test", result.test) | named("validation", fused.validation) | named("fit", fused.fit)
     base_seconds = sum(member.seconds for member in used)
     return RunRecord(
@@ -180,24 +185,8 @@ def summarize(prepared: Prepared, fused: FusedModel, result: Result, *, fuse_sec
         strategy=run.strategy.name,
         data=run.data.name,
         model=run.architecture.name,
-        problem={
-            "kind": problem.development.kind,
-            "tasks": [
-                {"name": task.name, "kind": task.kind, "outputs": task.outputs} for task in problem.development.tasks
-            ],
-            "selection_metric": prepared.selection_metric,
-        },
         metrics=metrics,
         cost={"base_seconds": base_seconds, "fuse_seconds": fuse_seconds, **result.cost},
-        base_models=tuple(
-            {
-                "key": member.description.key,
-                "name": member.description.name,
-                "validation": member.validation,
-                "trained_here": member.trained_here,
-            }
-            for member in used
-        ),
         fused={"weights": fused.weights, "diagnostics": fused.diagnostics, "members": list(fused.members)},
         budget={
             "epochs": run.training.epochs,
@@ -206,14 +195,37 @@ def summarize(prepared: Prepared, fused: FusedModel, result: Result, *, fuse_sec
             "trials": 1,
             "validation_looks": fused.looks,
         },
-        fingerprints={
-            "development": problem.development.fingerprint,
-            "test": test,
-        },
         versions=versions(),
         hardware=hardware(),
-        tracking={"run_id": prepared.journal.run_id, "failure": run.tracker.failure},
+        **known(prepared),
     )
+
+
+def known(prepared: Prepared) -> dict[str, Any]:
+    """What the record says of a run however it ends: problem, data, base models, tracking."""
+    problem = prepared.problem
+    tasks = problem.development.tasks
+    return {
+        "problem": {
+            "kind": problem.development.kind,
+            "tasks": [{"name": task.name, "kind": task.kind, "outputs": task.outputs} for task in tasks],
+            "selection_metric": prepared.selection_metric,
+        },
+        "base_models": tuple(
+            {
+                "key": member.description.key,
+                "name": member.description.name,
+                "validation": member.validation,
+                "trained_here": member.trained_here,
+            }
+            for member in prepared.pool.used()
+        ),
+        "fingerprints": {
+            "development": problem.development.fingerprint,
+            "test": fingerprint(tasks, problem.test),
+        },
+        "tracking": {"run_id": prepared.journal.run_id, "failure": prepared.run.tracker.failure},
+    }
 
 
 def save(folder: Path, fused: FusedModel, result: Result) -> None:

@@ -7,11 +7,13 @@ from datetime import datetime
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 from transfuse import experiment
 from transfuse.config import absolute, read
-from transfuse.suggest import CONF
+from transfuse.suggest import CONF, explain
 from transfuse.tracking import RunRecord
+from transfuse.types import ConfigError
 
 
 def run(overrides: Sequence[str] = ()) -> RunRecord:
@@ -25,15 +27,17 @@ def run(overrides: Sequence[str] = ()) -> RunRecord:
 
     Raises:
         TransfuseError: bad input; nothing is written then.
-        hydra.errors.HydraException: an override that does not compose.
 
     Example:
         >>> record = run(["strategy=output_fusion/average", "base_models.count=3"])  # doctest: +SKIP
         >>> record.metrics["test/accuracy"]  # doctest: +SKIP
         0.964
     """
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        config = compose("config", overrides=list(overrides))
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            config = compose("config", overrides=list(overrides))
+    except HydraException as error:
+        raise ConfigError(explain(error)) from error
     now = datetime.now()
     folder = absolute(config.paths.outputs) / "runs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S-%f}"
     settings = read(config, folder)

@@ -6,16 +6,17 @@ comes from the first model, and any other difference is an error. Nothing here w
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfuse.leaves import leaves
-from transfuse.types import BufferMismatch, NonFiniteError, StateDictError, StateDictMismatch
+from transfuse.types import BufferMismatch, NonFiniteError, StateDictError, StateDictMismatch, TransfuseError
 
 StateDict = Mapping[str, Tensor]
 _SHOWN = 5
@@ -25,9 +26,65 @@ def as_tensors(state_dict: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """The state dict with NumPy arrays as tensors and without gradients; storage is shared where it can be.
 
     Raises:
-        StateDictError: when a value is neither a tensor nor an array.
+        StateDictError: when it is no mapping of texts, or a value is neither a tensor nor an array with values.
     """
-    return {key: _as_tensor(value, key, name) for key, value in state_dict.items()}
+    found = {}
+    for key, value in require_mapping(state_dict, name).items():
+        if not isinstance(key, str):
+            raise StateDictError(f"Keys of {name} should be texts. Found {key!r}.")
+        if not isinstance(value, (Tensor, np.ndarray, np.generic)):
+            raise StateDictError(f"`{key}` of {name} should be a tensor or an array. Found {type(value).__name__}.")
+        found[key] = as_tensor(value, f"`{key}` of {name}", StateDictError)
+    return found
+
+
+def require_mapping(state_dict: Any, name: str) -> Mapping[str, Any]:
+    """The state dict itself; `StateDictError` where it is none, with a hint where it is a network."""
+    if isinstance(state_dict, Mapping):
+        return state_dict
+    hint = " Did you mean its state_dict()?" if isinstance(state_dict, nn.Module) else ""
+    raise StateDictError(f"{name} should be a state dict (key -> tensor). Found {type(state_dict).__name__}.{hint}")
+
+
+def require_list(state_dicts: Any, name: str) -> None:
+    """Raises `StateDictError` unless this is a list or tuple: of state dicts, one a model."""
+    if not isinstance(state_dicts, Sequence) or isinstance(state_dicts, str):
+        hint = " Did you mean list(...)?" if isinstance(state_dicts, Iterator) else ""
+        raise StateDictError(f"{name} should be a list, one entry a model. Found {type(state_dicts).__name__}.{hint}")
+
+
+def as_tensor(value: Any, name: str, error: type[TransfuseError]) -> Tensor:
+    """Numbers from outside as a plain tensor without gradient; storage is shared where it can be.
+
+    Args:
+        value: a tensor, an array of any byte order and strides, a list of these, or (nested lists of) numbers.
+        name: what the message calls it, as its first words.
+        error: what is raised.
+
+    Raises:
+        TransfuseError: `error`, when there are no values (meta device), they are not dense, or they are no numbers.
+
+    Example:
+        >>> as_tensor([torch.ones(2), np.zeros(2)[::-1]], "`logits`", StateDictError)
+        tensor([[1., 1.],
+                [0., 0.]], dtype=torch.float64)
+    """
+    if isinstance(value, Tensor):
+        if value.is_meta:
+            raise error(f"{name} is on the meta device and has no values. Was the network built but never loaded?")
+        if value.layout != torch.strided or value.is_quantized:
+            kind = "quantized" if value.is_quantized else str(value.layout).removeprefix("torch.")
+            raise error(f"{name} should be a dense tensor. Found a {kind} one. Did you mean its to_dense()?")
+        return value.detach()
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (Tensor, np.ndarray)) for item in value):
+        return _stacked([as_tensor(item, name, error) for item in value], name, error)
+    try:
+        if isinstance(value, (np.ndarray, np.generic)):
+            return _from_array(np.asarray(value))
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as failure:
+        found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise error(f"{name} should be numbers that torch can hold. Found {found}.") from failure
 
 
 def check_same_layout(state_dicts: Sequence[StateDict], names: Sequence[str]) -> None:
@@ -90,6 +147,11 @@ def copy_buffer(values_K: Sequence[Tensor], key: str, names: Sequence[str]) -> T
     if key.rpartition(".")[2] != "num_batches_tracked":
         for value, name in zip(values_K[1:], names[1:], strict=True):
             if not torch.equal(first, value.to(first.device)):
+                if first.is_complex():
+                    raise BufferMismatch(
+                        f"`{key}` ({_dtype(first)}) differs between {names[0]} and {name}, and complex tensors are not "
+                        "fused. Should it be left out of the state dicts, or split by torch.view_as_real?"
+                    )
                 count = int((first != value.to(first.device)).sum())
                 raise BufferMismatch(
                     f"`{key}` ({_dtype(first)}) differs between {names[0]} and {name} in {count} of {first.numel()} "
@@ -102,6 +164,7 @@ def tied_keys(state_dicts: Sequence[StateDict]) -> dict[str, str]:
     """Which keys hold the same tensor as an earlier key, in every model.
 
     Keys are tied where the first state dict has one storage for both, and all others have one storage or equal values.
+    A tie of the first model alone is none: where another model has two values, each key is a tensor of its own.
 
     Returns:
         Key -> the first key of the same tensor.
@@ -147,16 +210,18 @@ def batch_norm_statistics(keys: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def _as_tensor(value: Any, key: str, name: str) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        if not array.flags.writeable or not array.dtype.isnative or any(stride < 0 for stride in array.strides):
-            array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-        if array.dtype.kind in "biufc":
-            return torch.from_numpy(array)
-    raise StateDictError(f"`{key}` of {name} should be a tensor or an array. Found {type(value).__name__}.")
+def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
+    if not array.flags.writeable or not array.dtype.isnative or any(stride < 0 for stride in array.strides):
+        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return torch.from_numpy(array)
+
+
+def _stacked(items: Sequence[Tensor], name: str, error: type[TransfuseError]) -> Tensor:
+    shapes = sorted({tuple(item.shape) for item in items})
+    if len(shapes) > 1:
+        raise error(f"{name} should hold entries of one shape. Found {', '.join(map(str, shapes[:_SHOWN]))}.")
+    dtype = functools.reduce(torch.promote_types, [item.dtype for item in items])
+    return torch.stack([item.to(items[0].device, dtype) for item in items])
 
 
 def _differences(first: StateDict, first_name: str, other: StateDict, name: str) -> list[str]:

@@ -12,6 +12,8 @@ CONF = Path(__file__).parent / "conf"  # in a wheel; in a checkout the configs l
 if not CONF.is_dir():
     CONF = Path(__file__).parents[2] / "conf"
 
+_COMPONENTS = ("weights/",)  # parts that strategies share; no strategies
+
 
 def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
     """` Did you mean ...?`, or the list of what there is where nothing is near."""
@@ -25,44 +27,69 @@ def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
     return f" Known: {', '.join(prefix + known for known in sorted(names))}."
 
 
-def explain(error: Exception) -> str:
-    """What is wrong with an override that Hydra refused, with the nearest names."""
+def explain(error: Exception, primary: str = "config") -> str:
+    """What is wrong with an override that Hydra refused, with the nearest names.
+
+    Args:
+        error: of Hydra or OmegaConf.
+        primary: name of the primary config: its keys are what a command has.
+    """
     text = str(error).strip()
     option = re.search(r"Could not find '([^']+)'", text)
     if option:
-        return _unknown_option(option.group(1))
+        return _unknown_option(option.group(1), text)
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
-        return _unknown_key(key.group(1))
+        return _unknown_key(key.group(1), primary)
     cause = f"\n{error.__cause__}" if error.__cause__ is not None else ""
     return text + cause
 
 
-def _unknown_option(path: str) -> str:
+def _unknown_option(path: str, text: str) -> str:
     """`strategy/output_fusion/averge`: a group that exists, an option that does not."""
     group, _, option = path.partition("/")
-    known = list(options(CONF / group))
-    if not known:
-        return f"`{path}` is no config.{nearest(group, _groups())}"
+    if option.startswith(_COMPONENTS):
+        group, _, option = path.rpartition("/")
+    listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)  # what Hydra sees, a user's own options among it
+    known = sorted({*options(CONF / group), *listed})
+    if group == "strategy":
+        known = [name for name in known if "/" in name and not name.startswith(_COMPONENTS)]
+    if not known or option in known:
+        return text
+    parts = {name.rpartition("/")[2]: name for name in known}
+    if option in parts:
+        return f"`{group}={option}` is no option of the group `{group}`. Did you mean {parts[option]}?"
     return f"`{group}={option}` is no option of the group `{group}`.{nearest(option, known)}"
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, primary: str) -> str:
     """`training.lrr` or `stratgy`: a key that no config has."""
     head, _, rest = key.partition(".")
     head = head.partition("@")[0]
-    if head not in (*_groups(), "seed"):
-        return f"`{key}` is no key of the config.{nearest(head, [*_groups(), 'seed'])}"
-    having = [option for option, fields in _fields(head).items() if rest in fields]
+    if primary != "config" or head not in _groups():
+        return f"`{key}` is no key of the config.{nearest(head, _top(primary))}"
+    fields = _fields(head)
+    having = [option for option, names in fields.items() if rest in names]
     if having:
         listed = ", ".join(f"{head}={option}" for option in having)
         return f"`{key}` is no key of the chosen option of `{head}`. It is one of {listed}."
-    known = sorted({field for fields in _fields(head).values() for field in fields})
-    return f"`{key}` is no key of the config.{nearest(rest, known, parent=head)} A new key needs a + before it."
+    mapping, _, name = rest.rpartition(".")
+    if any(mapping in names for names in fields.values()):
+        return f"`{head}.{mapping}` is a mapping of your own. Write '{head}.{mapping}={{{name}: ...}}'."
+    known = sorted({field for names in fields.values() for field in names})
+    return f"`{key}` is no key of the config.{nearest(rest, known, parent=head)}"
 
 
 def _groups() -> list[str]:
     return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and not folder.name.startswith("_"))
+
+
+def _top(primary: str) -> list[str]:
+    """The keys of a primary config; of a run's also the groups."""
+    import yaml
+
+    keys = set(yaml.safe_load((CONF / f"{primary}.yaml").read_text())) - {"defaults"}
+    return sorted(keys | set(_groups()) if primary == "config" else keys - {"hydra"})
 
 
 def options(folder: Path) -> Iterator[str]:

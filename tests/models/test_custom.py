@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from transfuse.models import build_custom, load, predict
-from transfuse.types import ConfigError, Task
+from transfuse.models import Custom, build_custom, load, predict
+from transfuse.models.network import head_names
+from transfuse.types import ConfigError, CoverageError, Task
 
 NETS = """
 import torch
@@ -175,3 +177,35 @@ def test_what_cannot_be_used_is_named(module: str, tasks: tuple[Task, ...], mess
 def test_inputs_that_do_not_fit_are_named() -> None:
     with pytest.raises(ConfigError, match=r"model.module=user_nets.Tiny fails on an input of shape \(1, 6\): mat1"):
         build_custom(input_shape=(6,), tasks=(A,), module="user_nets.Tiny")
+
+
+def test_the_head_of_a_users_module_is_its_last_child() -> None:
+    network = build_custom(input_shape=(5,), tasks=(A,), module="user_nets.Tiny")
+    assert head_names(network) == {"module.last.weight", "module.last.bias"}
+
+
+def test_buffers_and_tied_names_follow_their_parameters() -> None:
+    shared = nn.Linear(4, 4)
+    head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3))
+    module = nn.ModuleDict({"first": shared, "norm": nn.BatchNorm1d(4), "again": shared, "head": head})
+    network = Custom(module, "y")
+    assert head_names(network) == {key for key in network.state_dict() if key.startswith("module.head.")}
+    head[1].weight = module["first"].weight  # tied to the body: no part of the head
+    assert "module.head.1.weight" not in head_names(network)
+
+
+def test_coverage_counts_the_backbone_of_a_users_module_alone() -> None:
+    network = build_custom(input_shape=(5,), tasks=(A,), module="user_nets.Tiny")
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    before = network.module.last.bias.detach().clone()
+    state["module.last.weight"] = torch.zeros(7, state["module.last.weight"].shape[1])  # the bias would fit
+    state["module.last.bias"] = state["module.last.bias"] + 1
+    report = load(state, network, min_coverage=1.0)
+    assert report.coverage == 1.0
+    assert {pair.target for pair in report.dropped} == {"module.last.weight", "module.last.bias"}
+    assert report.head == {"module.last.weight", "module.last.bias"}
+    assert torch.equal(network.module.last.bias, before)
+    headless = {key: value for key, value in state.items() if not key.startswith("module.last.")}
+    assert load(headless, network, min_coverage=1.0).coverage == 1.0
+    with pytest.raises(CoverageError, match="`module.first.weight`"):
+        load({key: value for key, value in headless.items() if "first" not in key}, network, min_coverage=0.9)

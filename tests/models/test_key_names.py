@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -69,3 +71,19 @@ def test_rules_are_checked() -> None:
         match_names(["a"], ["a"], [{"from": "a", "to": "b"}])
     with pytest.raises(KeyMapError, match=r"`\(` in `key_map` is no regular expression: missing \), unterminated"):
         match_names(["a"], ["a"], [{"pattern": "(", "replace": ""}])
+
+
+@pytest.mark.parametrize(
+    ("key_map", "message"),
+    [
+        ({"pattern": "a", "replace": "b"}, "`key_map` should be a list of rules"),
+        ("a", "`key_map` should be a list of rules"),
+        (["a"], "A rule of `key_map` has the fields `pattern` and `replace`. Found a."),
+        ([{"pattern": "a", "replace": None}], "A rule of `key_map` holds two texts"),
+        ([{"pattern": "a", "replace": r"\1"}], r"`\1` in `key_map` cannot replace `a`: invalid group reference 1"),
+        ([{"pattern": "a", "replace": r"\g<x>"}], r"`\g<x>` in `key_map` cannot replace `a`: "),
+    ],
+)
+def test_what_is_no_key_map_is_named(key_map: Any, message: str) -> None:
+    with pytest.raises(KeyMapError, match=re.escape(message)):
+        match_names(["a.weight"], ["b.weight"], key_map)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from transfuse.models import Head, build_mlp
+from transfuse.models.network import head_names
 from transfuse.types import DataError, Task
 
 
@@ -62,3 +64,14 @@ def test_state_dict_keys_say_backbone_or_task() -> None:
         "heads.b.location",
         "heads.b.scale",
     }
+
+
+def test_the_head_is_every_task_with_its_units() -> None:
+    tasks = (Task(name="a", kind="classification", outputs=2), Task(name="b", kind="regression", outputs=1))
+    network = build_mlp(input_shape=(4,), tasks=tasks, widths=[3])
+    assert head_names(network) == {key for key in network.state_dict() if key.startswith("heads.")}
+
+
+def test_a_plain_module_declares_no_head() -> None:
+    assert head_names(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == frozenset()
+    assert head_names(nn.Conv2d(1, 1, 1)) == frozenset()  # `groups` is a number there

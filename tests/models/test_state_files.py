@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,3 +112,21 @@ def test_the_first_key_that_is_not_finite_is_named(value: float) -> None:
     with pytest.raises(NonFiniteError, match=r"^`b` of x.pt holds values that are not finite.$"):
         require_finite(state, source="x.pt")
     require_finite(STATE, source="x.pt")
+
+
+def test_arrays_of_any_byte_order_and_direction_are_read() -> None:
+    state, _ = open_state({"a": np.array([1.0, 2.0], dtype=">f4"), "b": np.arange(3)[::-1]})
+    assert (state["a"].tolist(), state["b"].tolist()) == ([1.0, 2.0], [2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([torch.zeros(1)], "the source should be a state dict (key -> tensor). Found list."),
+        (torch.nn.Linear(1, 1), "the source should be a state dict (key -> tensor). Found Linear. Did you mean its"),
+        ({"a": torch.zeros(1, device="meta")}, "`a` of the source is on the meta device"),
+    ],
+)
+def test_what_is_no_state_dict_is_named(source: Any, message: str) -> None:
+    with pytest.raises(StateDictError, match=re.escape(message)):
+        open_state(source)

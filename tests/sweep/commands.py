@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ def _run(lines: tuple[str, ...], cwd: Path, output: Path) -> None:
 
     os.setsid()
     os.chdir(cwd)
+    tempfile.tempdir = str(cwd)
     sys.path.insert(0, str(cwd))
     os.environ.pop("HYDRA_FULL_ERROR", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background

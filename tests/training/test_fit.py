@@ -306,7 +306,7 @@ def test_settings_of_fit_and_module_must_agree(
     ("fields", "message"),
     [
         ({"strategy": "fsdp"}, "should be one of auto, ddp_spawn, ddp_fork. Found `trainer.strategy = fsdp`"),
-        ({"accelerator": "cpu", "devices": 0}, "`trainer.devices` should be auto or >= 1"),
+        ({"accelerator": "cpu", "devices": 0}, "devices` should be auto or >= 1"),
     ],
 )
 def test_devices_that_cannot_be_used_are_refused(fields: dict[str, object], message: str) -> None:

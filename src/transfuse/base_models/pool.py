@@ -91,9 +91,14 @@ class Pool(BaseModels):
 
     def used(self) -> tuple[BaseModel, ...]:
         """The trained (or given) models that were asked for so far, starts included; no fresh initialization."""
-        recipes = [*self.members.recipes, *([self.members.base] if self.members.base else [])]
+        found, base = dict(self._found), self.members.base
+        # members that were read from the store started from the base all the same
+        if found and base is not None and base.key not in found:
+            entry = self.store.get(base.key)
+            found |= {} if entry is None else {base.key: self._as_found(base, entry, trained_here=False)}
+        recipes = [*self.members.recipes, *([base] if base else [])]
         untrained = {recipe.key for recipe in recipes if recipe.training is None and recipe.content is None}
-        return tuple(found.model for key, found in self._found.items() if key not in untrained)
+        return tuple(item.model for key, item in found.items() if key not in untrained)
 
     def logits(self, split: SplitName) -> dict[str, Tensor]:
         """Task -> (M, N, C) logits of all members on training or validation data."""

@@ -9,6 +9,7 @@ from itertools import accumulate
 from transfuse.types import KeyMapError
 
 KeyMap = Sequence[Mapping[str, str]]
+_RULE = '{"pattern": regular expression, "replace": text}'
 
 # DataParallel and DDP, Lightning modules, torch.compile, our own backbone, our own Lightning modules
 PREFIXES = ("module.", "model.", "_orig_mod.", "backbone.", "network.")
@@ -54,6 +55,8 @@ def _strip(keys: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _rename(names: Mapping[str, str], key_map: KeyMap) -> dict[str, str]:
+    if isinstance(key_map, (str, Mapping)) or not isinstance(key_map, Sequence):
+        raise KeyMapError(f"`key_map` should be a list of rules, {_RULE} each. Found {type(key_map).__name__}.")
     rules = [_compile(rule) for rule in key_map]
     applied = [False] * len(rules)
     renamed = {}
@@ -75,12 +78,20 @@ def _rename(names: Mapping[str, str], key_map: KeyMap) -> dict[str, str]:
 
 
 def _compile(rule: Mapping[str, str]) -> tuple[re.Pattern[str], str]:
-    if set(rule) != {"pattern", "replace"}:
-        raise KeyMapError(f"A rule of `key_map` has the fields `pattern` and `replace`. Found {dict(rule)}.")
+    if not isinstance(rule, Mapping) or set(rule) != {"pattern", "replace"}:
+        raise KeyMapError(f"A rule of `key_map` has the fields `pattern` and `replace`. Found {rule}.")
+    pattern, replacement = rule["pattern"], rule["replace"]
+    if not isinstance(pattern, str) or not isinstance(replacement, str):
+        raise KeyMapError(f"A rule of `key_map` holds two texts, {_RULE}. Found {dict(rule)}.")
     try:
-        return re.compile(rule["pattern"]), rule["replace"]
+        compiled = re.compile(pattern)
     except re.error as error:
-        raise KeyMapError(f"`{rule['pattern']}` in `key_map` is no regular expression: {error}.") from error
+        raise KeyMapError(f"`{pattern}` in `key_map` is no regular expression: {error}.") from error
+    try:
+        compiled.sub(replacement, "")  # the replacement is read even where nothing matches
+    except (re.error, IndexError) as error:
+        raise KeyMapError(f"`{replacement}` in `key_map` cannot replace `{pattern}`: {error}.") from error
+    return compiled, replacement
 
 
 def _require_one_each(matched: Mapping[str, str]) -> None:

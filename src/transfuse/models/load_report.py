@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-
-HEADS = "heads."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +34,10 @@ class LoadReport:
         dropped: both sides exist, but nothing was loaded; `how` says why.
         missing: target key -> elements, named by no source key.
         unexpected: source key -> elements, naming no target key.
-        coverage: share of the elements of the network's backbone (all that is not under `heads.`) that are matched or
+        coverage: share of the elements of the network's backbone (all that is not in `head`) that are matched or
             adapted, in [0, 1].
         container: where the source held its state dict, such as `state_dict`; empty for a plain one.
+        head: target keys of the network's head, or heads.
     """
 
     matched: tuple[TensorPair, ...]
@@ -48,18 +47,25 @@ class LoadReport:
     unexpected: Mapping[str, int]
     coverage: float
     container: str = ""
+    head: frozenset[str] = frozenset()
 
 
-def share_loaded(loaded: tuple[TensorPair, ...], dropped: tuple[TensorPair, ...], missing: Mapping[str, int]) -> float:
-    """Elements of loaded backbone tensors over those of all backbone tensors; 1 for a network without a backbone."""
-    hits = sum(pair.elements for pair in loaded if not pair.target.startswith(HEADS))
-    misses = sum(elements for elements, _ in _not_loaded(dropped, missing).values())
-    return hits / (hits + misses) if hits + misses else 1.0
+def share_loaded(loaded: Iterable[str], elements: Mapping[str, int], head: Collection[str]) -> float:
+    """Elements of loaded backbone tensors over those of all backbone tensors; 1 for a network without a backbone.
+
+    Args:
+        loaded: target keys.
+        elements: of every target key.
+        head: target keys that do not count.
+    """
+    hits = sum(elements[key] for key in loaded if key not in head)
+    total = sum(count for key, count in elements.items() if key not in head)
+    return hits / total if total else 1.0
 
 
 def explain_coverage(report: LoadReport, min_coverage: float) -> str:
     """The message of a `CoverageError`: the five largest gaps, near-miss names, the likely remedy."""
-    gaps = _not_loaded(report.dropped, report.missing)
+    gaps = _not_loaded(report)
     largest = sorted(gaps, key=lambda key: -gaps[key][0])[:5]
     lines = [f"`{key}` ({gaps[key][0]:,} elements, {_why(key, gaps[key][1], report)})" for key in largest]
     return (
@@ -68,11 +74,11 @@ def explain_coverage(report: LoadReport, min_coverage: float) -> str:
     )
 
 
-def _not_loaded(dropped: tuple[TensorPair, ...], missing: Mapping[str, int]) -> dict[str, tuple[int, str]]:
+def _not_loaded(report: LoadReport) -> dict[str, tuple[int, str]]:
     """Backbone targets that keep their weights: elements and the reason, empty for those that the source lacks."""
-    gaps = {key: (elements, "") for key, elements in missing.items()}
-    gaps |= {pair.target: (pair.elements, pair.how) for pair in dropped}
-    return {key: gap for key, gap in gaps.items() if not key.startswith(HEADS)}
+    gaps = {key: (elements, "") for key, elements in report.missing.items()}
+    gaps |= {pair.target: (pair.elements, pair.how) for pair in report.dropped}
+    return {key: gap for key, gap in gaps.items() if key not in report.head}
 
 
 def _why(key: str, reason: str, report: LoadReport) -> str:

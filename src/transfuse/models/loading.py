@@ -31,15 +31,16 @@ def load(
     """Loads into `network`, in place, every tensor of the source that fits it.
 
     Names: prefixes of wrappers that all keys share do not matter; then `key_map`. Shapes: equal, or adapted by a rule:
-    `input_channels` for the first convolution, `position_embedding` for another square grid of patches. A head (keys
-    `heads.<task>.*`) is loaded whole or not at all. On any error the network is as it was before.
+    `input_channels` for the first convolution, `position_embedding` for another square grid of patches. A head is
+    loaded whole or not at all: `heads.<task>.*`, or what the network's `groups()` name last. On any error the network
+    is as it was before.
 
     Args:
         source_state: a state dict, a mapping that holds one (`state_dict_ema`, `model_ema`, `ema`, `state_dict`,
             `model`; the first found), or the path of a `.safetensors`, `.pt` or `.ckpt` file.
         network: of any class; changed in place, shares no storage with the source.
-        key_map: ordered rules `{"pattern": regular expression, "replace": text}` for source names; the first wins.
-        min_coverage: smallest share, in [0, 1], of the backbone's elements that has to be loaded.
+        key_map: list of rules `{"pattern": regular expression, "replace": text}` for source names; the first wins.
+        min_coverage: smallest share, in [0, 1], of the backbone's elements (all but the heads') that has to be loaded.
         reset: whether all parameters are drawn anew (from torch's global stream) before loading, so that what is not
             loaded does not depend on the past; otherwise it keeps its values.
 

@@ -6,7 +6,7 @@ Dimensions in tensor names: N examples, F features, C outputs of a task.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,8 +131,8 @@ def with_heads(backbone: Backbone, tasks: tuple[Task, ...]) -> Network:
 def head_names(network: nn.Module) -> frozenset[str]:
     """State dict keys of the head: the parameters of the last group, and the buffers that belong to them alone.
 
-    A buffer belongs to the parameters of the nearest module around it that has any. The head is empty for a module that
-    declares no groups, and for one that is a single group: there, nothing says what the backbone would be.
+    A buffer belongs to the parameters of the nearest module around it that has any. Empty for a module that declares no
+    groups: there, nothing says which part is the head.
 
     Example:
         >>> network = build_mlp(input_shape=(4,), tasks=(Task(name="y", kind="classification", outputs=3),))
@@ -140,26 +140,24 @@ def head_names(network: nn.Module) -> frozenset[str]:
         ['heads.y.linear.bias', 'heads.y.linear.weight']
     """
     groups = network.groups() if isinstance(network, Grouped) else []
-    if len(groups) < 2:
+    if not groups:
         return frozenset()
-    head = set(groups[-1][1])
-    parameters = [name for name, _ in network.named_parameters(remove_duplicate=False)]
-    body = {name for _, names in groups[:-1] for name in names}
-    tied = {id(network.get_parameter(name)) for name in body}
-    head |= {name for name in parameters if name not in body and id(network.get_parameter(name)) not in tied}
+    own = {id(network.get_parameter(name)) for name in groups[-1][1]}
+    parameters = dict(network.named_parameters(remove_duplicate=False))  # tied ones under each of their names
+    head = {name for name, parameter in parameters.items() if id(parameter) in own}
     buffers = {name for name, _ in network.named_buffers() if _around(name, parameters) <= head}
     return frozenset((head | buffers) & network.state_dict().keys())
 
 
-def _around(buffer: str, parameters: Sequence[str]) -> set[str]:
+def _around(buffer: str, parameters: Iterable[str]) -> set[str]:
     """The parameters of the nearest module around a buffer that has any."""
     module = buffer
     while module:
         module = module.rpartition(".")[0]
-        prefix = f"{module}." if module else ""
-        if found := {name for name in parameters if name.startswith(prefix)}:
+        found = {name for name in parameters if name.startswith(f"{module}." if module else "")}
+        if found:
             return found
-    return set(parameters)
+    return set()
 
 
 def _parameter_names(prefix: str, module: nn.Module) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from transfuse.state_dict import as_tensors, require_mapping
 from transfuse.types import NonFiniteError, StateDictError
 
 CONTAINERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
@@ -36,23 +37,22 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def open_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     """The state dict of a file or a mapping, and the container that held it (empty for a plain one)."""
-    if isinstance(source, Mapping):
-        return unwrap(source, source="the source")
-    return unwrap(_read(Path(source))[0], source=str(source))
+    if isinstance(source, (str, Path)):
+        return unwrap(_read(Path(source))[0], source=str(source))
+    return unwrap(require_mapping(source, "the source"), source="the source")
 
 
 def unwrap(content: Mapping[str, Any], *, source: str) -> tuple[dict[str, Tensor], str]:
     """The first mapping under one of `CONTAINERS`, or `content` itself; NumPy arrays become tensors."""
     container = next((name for name in CONTAINERS if isinstance(content.get(name), Mapping)), "")
     state = content[container] if container else content
-    state = {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in state.items()}
-    strays = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    strays = [str(key) for key, value in state.items() if not isinstance(value, (Tensor, np.ndarray))]
     if strays:
         raise StateDictError(
             f"{source} holds no state dict: `{strays[0]}` is no tensor. Tensors are looked for at the top and under "
             f"{', '.join(CONTAINERS)}. Found the keys {', '.join(str(key) for key in list(content)[:8])}."
         )
-    return state, container
+    return as_tensors(state, source), container
 
 
 def require_finite(state: Mapping[str, Tensor], *, source: str) -> None:

@@ -18,9 +18,9 @@ def closing(outputs: Path) -> Panel:
         "\n".join(
             [
                 "[bold]Results[/bold]",
-                f"  {outputs}/sweeps/<date>/<time>/report/leaderboard.md   one table a sweep, also as CSV",
+                f"  {outputs}/sweeps/<date>/<time>/report/   one leaderboard a sweep: Markdown, CSV",
                 f"  {newest}   the last sweep",
-                f"  {outputs}/store   the base models: a second run reuses them all",
+                f"  {outputs}/store/   base models: a second run reuses them all",
                 f"  {outputs}/mlflow.db   every run with its settings, scores and curves",
                 "",
                 "[bold]Open them[/bold]",
@@ -28,7 +28,7 @@ def closing(outputs: Path) -> Panel:
                 "  make report   print the last leaderboard again",
                 "",
                 "[bold]Go on[/bold]",
-                "  .venv/bin/transfuse data=digits strategy=output_fusion/average base_models.count=3",
+                "  .venv/bin/transfuse strategy=output_fusion/average base_models.count=3",
                 "  .venv/bin/transfuse --help",
             ]
         ),
@@ -38,4 +38,4 @@ def closing(outputs: Path) -> Panel:
 
 
 if __name__ == "__main__":
-    Console(soft_wrap=True).print(closing(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")))
+    Console(width=96).print(closing(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")))

@@ -33,6 +33,8 @@ def find(family: str, stem: str) -> type[Any]:
         >>> find("output_fusion", "average").__name__
         'Average'
     """
+    if not isinstance(stem, str):
+        raise HyperparameterError(f"A method of {family} is given by its name. Found {stem!r}.")
     found = _concrete(family, stem) if stem in _modules(family) else None
     if found is None:
         stems = [name for name in _modules(family) if _concrete(family, name) is not None]

@@ -30,6 +30,8 @@ class Predictions:
             are unlabelled where they are -1 (classes) or NaN.
         scores_M: (M,) validation scores of the members, in the metric that a weight rule asks for; only read where
             there are no labels to compute them from.
+        task: what is predicted, where a run says so: its name, classes and units.
+        metric: the run's selection metric for this task, for methods that choose; None outside a run.
         generator: for combiners that use chance.
     """
 
@@ -37,6 +39,8 @@ class Predictions:
     kind: TaskKind
     labels: Tensor | None = None
     scores_M: Tensor | None = None
+    task: Task | None = None
+    metric: str | None = None
     generator: torch.Generator = field(default_factory=lambda: make_generator("predictions"), compare=False)
 
     @property
@@ -75,7 +79,7 @@ class Predictions:
                 if not math.isfinite(value):
                     raise NonFiniteError(f"`scores_M` should be finite. Found {value} for member {member}.")
             return self.scores_M.double()
-        task = Task(name="task", kind=self.kind, outputs=self.logits_MNC.shape[2])
+        task = self.task or Task(name="task", kind=self.kind, outputs=self.logits_MNC.shape[2])
         found = [score(task, logits_NC, self.truth, metric) for logits_NC in self.logits_MNC]
         return torch.tensor(found, dtype=torch.float64)
 
@@ -127,13 +131,15 @@ def check_predictions(
         )
     if not logits_MNC.is_floating_point():
         raise PredictionError(f"Predictions should be floating-point. Found {logits_MNC.dtype}.")
-    bad = (~logits_MNC.isfinite()).any(dim=2).nonzero()
+    # differences of logits, and squares of values in float64, stay finite
+    largest = min(torch.finfo(logits_MNC.dtype).max / 4, 1e100)
+    bad = (~(logits_MNC.abs() <= largest)).any(dim=2).nonzero()
     if len(bad):
         member, row = bad[0].tolist()
-        example = row if ids is None else ids[row]
+        finite = bool(logits_MNC[member, row].isfinite().all())
         raise PredictionError(
-            f"Member {member} predicts NaN or infinity on {split}: first at the example with id {example}. "
-            f"Did its training diverge?"
+            f"Member {member} predicts {f'values above {largest:.1e}' if finite else 'NaN or infinity'} on {split}: "
+            f"first at the example with id {row if ids is None else ids[row]}. Did its training diverge?"
         )
     if labels is not None:
         _check_labels(labels, kind, *logits_MNC.shape[1:])
@@ -146,6 +152,8 @@ def _check_labels(labels: Tensor, kind: TaskKind, num_examples: int, num_outputs
             f"Labels of a {kind} task should have the shape {shape}. Found {tuple(labels.shape)}. "
             f"Do predictions and labels come from the same examples?"
         )
+    if labels.is_complex():
+        raise PredictionError(f"Labels should be real numbers. Found {labels.dtype}.")
     if kind == "regression":
         if labels.isinf().any():
             raise PredictionError("Regression labels should be finite, or NaN for unlabelled. Found infinity.")

@@ -22,8 +22,8 @@ def order_seed(context: Context) -> int:
 def finished(context: Context, result: FitResult, diagnostics: Mapping[str, Any] | None = None) -> FusedModel:
     """The fused model that is one trained network, scored on validation data.
 
-    With `training.keep=best` its epoch was chosen on these very examples, which flatters the score a little; there is no
-    cross-fitting of a training.
+    With `training.keep=best` its epoch was chosen on these very examples, which flatters the score a little; a training
+    is not cross-fitted.
     """
     validation = context.development.validation
     outputs = predict(result.network, validation.inputs)

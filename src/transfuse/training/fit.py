@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -224,13 +225,13 @@ class Fitting:
         )
 
     def _run(self, stop: int) -> None:
-        started = time.perf_counter()
         module = self._module
         module.memory = Memory(
             train=self._train, validation=self._validation, batch_size=module.settings.batch_size, stop=stop
         )
-        with quiet(), interruptible():
+        with quiet(), interruptible(), cpu_threads(self._fit.devices.threads):
             trainer = self._fit.trainer(module, steps=stop - self.step)
+            started = time.perf_counter()
             launches = self._fit.world_size > 1
             device = None if launches else trainer.strategy.root_device
             with global_stream(make_generator(module.budget.seed, "stream"), device):
@@ -256,6 +257,17 @@ class Fitting:
                 module.exchange = None
                 _end(set(multiprocessing.active_children()) - others)
                 _restore(environment)
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Lets torch use `count` threads until the end of the block; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _exit_codes(trainer: Trainer) -> list[int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,7 +53,7 @@ class Training:
         _require(self.steps is None or self.steps >= 1, "steps", ">= 1", self.steps)
         _require(self.batch_size >= 1, "batch_size", ">= 1", self.batch_size)
         _require(self.optimizer in ("adam", "adamw", "sgd"), "optimizer", "adam, adamw or sgd", self.optimizer)
-        _require(self.lr > 0, "lr", "> 0", self.lr)
+        _require(0 < self.lr < math.inf, "lr", "> 0 and finite", self.lr)
         _require(self.weight_decay >= 0, "weight_decay", ">= 0", self.weight_decay)
         _require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
         _require(self.schedule in ("cosine", "constant"), "schedule", "cosine or constant", self.schedule)
@@ -85,7 +86,15 @@ class Devices:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        _require(self.accelerator in _ACCELERATORS, "accelerator", " or ".join(_ACCELERATORS), self.accelerator)
+        _require(self.precision in _PRECISIONS, "precision", " or ".join(_PRECISIONS), self.precision)
+        counted = self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1)
+        _require(counted, "devices", "auto or >= 1", self.devices)
         _require(self.threads is None or self.threads >= 1, "threads", ">= 1", self.threads)
+
+
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 
 
 def _require(holds: bool, field: str, rule: str, value: object) -> None:

@@ -6,7 +6,8 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from transfuse.training.batch_norm import reestimate
+from transfuse.models.batch_norm import full_batches, reestimate
+from transfuse.randomness import make_generator
 from transfuse.training.module import TrainingModule
 from transfuse.training.optimizer import group
 from transfuse.training.plan import ParameterGroup, Phase, Plan
@@ -95,7 +96,8 @@ class TransferModule(TrainingModule):
     def _reestimate(self) -> None:
         """One pass over the training data, the same on every rank."""
         layers = [layer for layer, mode in self._modes() if mode == "reestimate"]
-        reestimate(self.network, layers, self.memory.train.inputs, batch_size=self.settings.batch_size)
+        generator = make_generator(self.budget.seed, "batch_norm")
+        reestimate(self.network, layers, full_batches(self.memory.train.inputs, self.settings.batch_size, generator))
 
     def _modes(self) -> list[tuple[nn.Module, str]]:
         return layer_modes(self.network, self._phase)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
@@ -14,7 +15,13 @@ import torch
 from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse import fuse
 from transfuse.strategy.weights import SoftmaxScore
-from transfuse.types import HyperparameterError, IncompatibleStrategyError, NeedsContextError, PredictionError
+from transfuse.types import (
+    HyperparameterError,
+    IncompatibleStrategyError,
+    NeedsContextError,
+    NonFiniteError,
+    PredictionError,
+)
 
 LOGITS = make_predictions("classification").logits_MNC
 LABELS = make_predictions("classification").truth
@@ -174,3 +181,89 @@ def test_neither_hydra_nor_lightning_nor_mlflow_is_imported() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("rule", ["nll_optimal", "softmax_score"])
+def test_gradients_stay_outside(rule: str) -> None:
+    tracked = LOGITS.clone().requires_grad_()
+    fusion = fuse(tracked, method="weighted_average", labels=LABELS, weights=rule)
+    assert fusion.weights is not None
+    assert not fusion.logits_NC.requires_grad
+    assert not fusion.weights.requires_grad
+    assert copy.deepcopy(fusion.combiner)(LOGITS[:, :2]).shape == (2, 4)
+
+
+def test_gradients_of_values_stay_outside() -> None:
+    predictions = make_predictions("regression")
+    tracked = predictions.logits_MNC.clone().requires_grad_()
+    labels = predictions.truth
+    fusion = fuse(tracked, method="weighted_average", labels=labels, kind="regression", weights="least_squares_optimal")
+    assert fusion.weights is not None
+    assert not fusion.weights.requires_grad
+    assert copy.deepcopy(fusion.combiner).weights is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_combiner_refuses_another_number_of_members(count: int) -> None:
+    combiner = fuse(LOGITS[:count], method="weighted_average", labels=LABELS).combiner
+    with pytest.raises(PredictionError, match=f"This combiner fuses {min(count, 3)} members. Found outputs of 5."):
+        combiner(torch.zeros(5, 2, 4))
+    with pytest.raises(PredictionError, match=r"should have the shape \(members, examples, outputs\). Found \(2, 4\)"):
+        combiner(torch.zeros(2, 4))
+
+
+def test_logits_in_every_form() -> None:
+    expected = fuse(LOGITS, method="average").logits_NC
+    array = LOGITS.numpy()
+    for form in (list(LOGITS), tuple(array), array[::-1], array.astype(">f8"), array[:, ::-1][:, ::-1]):
+        torch.testing.assert_close(fuse(form, method="average").logits_NC, expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">i4", "int64"])
+def test_labels_of_every_integer_type(dtype: str) -> None:
+    expected = fuse(LOGITS, method="weighted_average", labels=LABELS).logits_NC
+    for labels in (LABELS.numpy().astype(dtype), LABELS.tolist()):
+        assert torch.equal(fuse(LOGITS, method="weighted_average", labels=labels).logits_NC, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"method": None}, HyperparameterError, "A method of output_fusion is given by its name. Found None."),
+        ({"weights": None}, HyperparameterError, "`weights` should be numbers, the name of a rule, or a mapping"),
+        ({"weights": ["a"]}, HyperparameterError, "`weights` should be numbers that torch can hold. Found list."),
+        ({"weights": {"rule": None}}, HyperparameterError, "A method of weights is given by its name. Found None."),
+        ({"labels": np.array(["a"] * 40)}, PredictionError, "`labels` should be numbers that torch can hold."),
+        (
+            {"labels": np.array([0] * 40, dtype=object)},
+            PredictionError,
+            "`labels` should be numbers that torch can hold",
+        ),
+        ({"labels": LABELS.to(torch.complex64)}, PredictionError, "Labels should be real numbers."),
+        ({"scores_M": ["a", "b", "c"]}, PredictionError, "`scores_M` should be numbers that torch can hold."),
+    ],
+)
+def test_input_that_is_no_numbers(fields: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        fuse(LOGITS, **{"method": "weighted_average", "labels": LABELS, **fields})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_large_logits_are_fused_or_refused(dtype: torch.dtype) -> None:
+    largest = min(torch.finfo(dtype).max / 4, 1e100)
+    logits = LOGITS.to(dtype, copy=True)
+    logits[0, 0, 0], logits[0, 0, 1] = largest / 2, -largest / 2
+    for method in ("average", "weighted_average"):
+        for kind, labels in (("classification", LABELS), ("multilabel", torch.arange(160).reshape(40, 4) % 2)):
+            assert fuse(logits, method=method, kind=kind, labels=labels).logits_NC.isfinite().all()
+    logits[2, 7, 0] = -torch.finfo(dtype).max
+    with pytest.raises(PredictionError, match=r"Member 2 predicts values above .* first at the example with id 7"):
+        fuse(logits, method="average")
+
+
+def test_weights_are_checked_where_they_are_used() -> None:
+    # differences of scores overflow: inf / inf
+    with pytest.raises(NonFiniteError, match=r"The weights of Score should be finite. Found \[nan, nan, nan\]"):
+        fuse(
+            LOGITS, method="weighted_average", scores_M=[1e308, 1e308, 0.0], weights={"rule": "score", "chance": -1e308}
+        )

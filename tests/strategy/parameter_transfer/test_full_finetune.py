@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.toy import SIGN, make_context, make_development, make_setting
-from transfuse.base_models import Seeds, Setting, Source
+from transfuse.base_models import Seeds, Setting, Source, SourceAndTarget
 from transfuse.strategy.parameter_transfer import FullFinetune
 from transfuse.types import HyperparameterError, IncompatibleStrategyError, Task
 
@@ -65,10 +65,15 @@ def test_rates_of_backbone_and_head_are_their_own(tmp_path: Path) -> None:
         assert torch.allclose(value, start[name], atol=1e-7) != name.startswith("heads."), name
 
 
+def test_how_far_each_group_moved_is_reported(tmp_path: Path) -> None:
+    fused = FullFinetune(lr_factor=1e-9).apply(make_context(transfer(), Source(), tmp_path))
+    drift = fused.diagnostics["drift"]
+    assert fused.network is not None
+    assert fused.diagnostics["trainable_parameters"] == sum(value.numel() for value in fused.network.parameters())
+    assert drift["head"] > 1e-3 and all(value < 1e-6 for group, value in drift.items() if group != "head")
+
+
 def test_misfits_are_told() -> None:
-    context = make_development(SIGN)
-    description = Seeds(count=1).members(make_setting(context))
-    assert description.base is None
     with pytest.raises(HyperparameterError, match="`lr_factor` should be > 0"):
         FullFinetune(lr_factor=0.0)
     with pytest.raises(HyperparameterError, match="`head` should be reset or keep. Found `head = new`"):
@@ -86,6 +91,11 @@ def test_a_kept_head_needs_equal_classes_and_the_source_must_exist(tmp_path: Pat
         FullFinetune(head="keep").check(context.development, context.base_models.description)
     with pytest.raises(IncompatibleStrategyError, match="starts from base model 3. Found 1 base models"):
         FullFinetune(source=3).check(context.development, context.base_models.description)
+    both = make_context(transfer(), SourceAndTarget(), tmp_path)
+    with pytest.raises(
+        IncompatibleStrategyError, match="Found base model 1 \\(target\\), which is trained on the target"
+    ):
+        FullFinetune(source=1).check(both.development, both.base_models.description)
     single = make_context(make_setting(make_development(SIGN)), Seeds(count=1), tmp_path)
     with pytest.raises(
         IncompatibleStrategyError, match="is for transfer problems. Found data=toy, a single_task problem"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from transfuse.types import (
     HyperparameterError,
     NeedsContextError,
     NonFiniteError,
+    StateDictError,
     StateDictMismatch,
 )
 
@@ -135,3 +138,51 @@ def test_results_do_not_depend_on_the_hash_seed() -> None:
         for seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (PAIR[0], "`state_dicts` should be a list, one entry a model. Found dict."),
+        (None, "`state_dicts` should be a list, one entry a model. Found NoneType."),
+        (iter(PAIR), "`state_dicts` should be a list, one entry a model. Found list_iterator. Did you mean list(...)?"),
+        ([torch.nn.Linear(1, 1)], "model 0 should be a state dict (key -> tensor). Found Linear. Did you mean its"),
+        ([PAIR[0], None], "model 1 should be a state dict (key -> tensor). Found NoneType."),
+        ([{"w": torch.zeros(2, device="meta")}], "`w` of model 0 is on the meta device"),
+        ([{"w": torch.zeros(2).to_sparse()}], "`w` of model 0 should be a dense tensor."),
+        ([{"w": np.zeros(2, dtype=np.longdouble)}], "`w` of model 0 should be numbers that torch can hold."),
+    ],
+)
+def test_what_is_no_list_of_state_dicts_is_refused(states: Any, message: str) -> None:
+    with pytest.raises(StateDictError, match=re.escape(message)):
+        transfuse.merge(states, method="uniform_soup")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [((3e38, 3e38), torch.float32), ((6e4, 9e4), torch.float16), ((3e38, 3e38), torch.bfloat16)]
+)
+def test_a_merge_that_overflows_names_the_key(values: tuple[float, float], dtype: torch.dtype) -> None:
+    first, second = values
+    states = [
+        {"v": torch.ones(1), "w": torch.tensor([first]).to(dtype)},
+        {"v": torch.ones(1), "w": torch.tensor([second])},
+    ]
+    with pytest.raises(NonFiniteError, match="`w` of the merged model has 1 of 1 values .* too large for"):
+        transfuse.merge(states, method="uniform_soup")
+
+
+def test_statistics_that_overflow_are_found() -> None:
+    states = [
+        {"n.running_mean": torch.tensor([mean]).half(), "n.running_var": torch.ones(1).half()} for mean in (-6e4, 6e4)
+    ]
+    with pytest.raises(NonFiniteError, match="`n.running_var` of the merged model"):
+        transfuse.merge(states, method="uniform_soup")
+
+
+def test_a_tie_of_the_first_model_alone_is_undone() -> None:
+    shared = torch.ones(2)
+    tied, untied = {"a": shared, "b": shared}, {"a": torch.zeros(2), "b": 3 * torch.ones(2)}
+    for states in ([tied, untied], [untied, tied]):
+        merged = transfuse.merge(states, method="uniform_soup")
+        assert (merged["a"].tolist(), merged["b"].tolist()) == ([0.5, 0.5], [2.0, 2.0])
+        assert merged["a"].data_ptr() != merged["b"].data_ptr()

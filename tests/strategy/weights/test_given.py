@@ -30,6 +30,9 @@ def test_labels_are_not_read() -> None:
         ({"values": [1, -0.5, 1]}, "`weights.values` should be >= 0. Found -0.5 at position 1."),
         ({"values": [1, 1, float("nan")]}, "`weights.values` should be finite. Found nan at position 2."),
         ({"values": [float("inf"), 1]}, "`weights.values` should be finite. Found inf at position 0."),
+        ({"values": ["a"]}, "`weights.values` should be a list of numbers. Found ['a']."),
+        ({"values": None}, "`weights.values` should be a list of numbers. Found None."),
+        ({"values": "12"}, "`weights.values` should be a list of numbers. Found '12'."),
         ({"values": [0, 0, 0]}, "`weights.values` should have an entry > 0. Found zeros only."),
         (
             {"values": [0.5, 0.6], "normalize": False},
@@ -54,3 +57,8 @@ def test_one_value_a_member(values: list[float], count: int, message: str) -> No
         Given(values=values).check_count(count)
     with pytest.raises(HyperparameterError, match=re.escape(message)):
         Given(values=values).weights(make_predictions("classification", members=count))
+
+
+def test_huge_values_do_not_overflow() -> None:
+    found = Given(values=[1e308, 1e308, 0]).weights(make_predictions("classification", members=3))
+    assert found.values_M.tolist() == [0.5, 0.5, 0.0]

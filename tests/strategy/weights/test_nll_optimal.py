@@ -10,10 +10,12 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from tests.strategy.output_fusion.inputs import make_predictions
+from transfuse.metrics import score
+from transfuse.strategy.output_fusion import WeightedAverage
 from transfuse.strategy.predictions import Predictions
 from transfuse.strategy.weights import NllOptimal, nll_optimal_weights, uniform_weights
 from transfuse.strategy.weights.simplex import optimal_mixture, responsibility
-from transfuse.types import ConvergenceError, EmptyTaskError, HyperparameterError, TaskKind
+from transfuse.types import ConvergenceError, EmptyTaskError, HyperparameterError, Task, TaskKind
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "output_fusion" / "simplex_nll_pseudo_bma.npz"
 
@@ -168,3 +170,20 @@ def test_no_labels() -> None:
 def test_ranges(fields: dict[str, float], message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
         NllOptimal(**fields)  # type: ignore[arg-type]
+
+
+def test_likelihoods_are_floored_as_in_the_metric() -> None:
+    # without a floor the second member is worth anything that avoids -400 nats in one event
+    log_probs_MEO = torch.tensor([[0.9, 0.1], [0.5, 0.5]], dtype=torch.float64).log()[:, None].repeat(1, 60, 1)
+    log_probs_MEO[0, 59] = torch.tensor([-400.0, 0.0])
+    log_probs_MEO[1, 59] = torch.tensor([-350.0, 0.0])
+    predictions = Predictions(
+        logits_MNC=log_probs_MEO, kind="classification", labels=torch.zeros(60, dtype=torch.int64)
+    )
+    weights_M, gap = nll_optimal_weights(log_probs_MEO, predictions.truth)
+    assert weights_M.tolist() == [1.0, 0.0]
+    floored_ME = log_probs_MEO[:, :, 0].exp().clamp(min=1e-12)
+    assert gap == pytest.approx(float((floored_ME / (weights_M @ floored_ME)).mean(1).max()) - 1, abs=1e-12)
+    fused_NC = WeightedAverage().combine(predictions)(log_probs_MEO)
+    task = Task(name="y", kind="classification", outputs=2)
+    assert score(task, fused_NC, predictions.truth, "nll") <= float(predictions.scores("nll").min()) + 1e-8

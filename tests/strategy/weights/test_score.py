@@ -84,6 +84,9 @@ def test_an_undefined_score_is_refused() -> None:
         ({"metric": "nll"}, "should be one where higher is better. Found `weights.metric = nll`."),
         ({"metric": "acuracy"}, "Did you mean `accuracy`?"),
         ({"power": 0.0}, "`weights.power` should be > 0. Found `weights.power = 0.0`."),
+        ({"power": float("inf")}, "`weights.power` should be a finite number > 0. Found `weights.power = inf`."),
+        ({"chance": float("nan")}, "`weights.chance` should be a finite number or auto. Found `weights.chance = nan`."),
+        ({"chance": None}, "`weights.chance` should be a finite number or auto. Found `weights.chance = None`."),
         ({"chance": "automatic"}, "`weights.chance` should be a finite number or auto."),
     ],
 )

@@ -46,9 +46,15 @@ def test_weights_rise_with_scores() -> None:
     [
         ({"temperature": 0.0}, "`weights.temperature` should be > 0. Found `weights.temperature = 0.0`."),
         ({"temperature": float("nan")}, "`weights.temperature` should be a finite number > 0."),
+        ({"temperature": "x"}, "`weights.temperature` should be a finite number > 0. Found `weights.temperature = x`."),
         ({"metric": "nll_"}, "Did you mean `nll`?"),
     ],
 )
 def test_ranges(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(HyperparameterError, match=re.escape(message)):
         SoftmaxScore(**fields)
+
+
+def test_the_smallest_temperature_is_the_best_member_alone() -> None:
+    scores_M = torch.tensor([-0.5, -0.25, -0.75], dtype=torch.float64)
+    assert softmax_score_weights(scores_M, temperature=1e-320).tolist() == [0.0, 1.0, 0.0]

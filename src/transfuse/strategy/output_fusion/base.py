@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from transfuse.base_models.model import Description
-from transfuse.metrics import scores
+from transfuse.metrics import metric_of, scores
 from transfuse.strategy.base import Context, FusedModel, Strategy, require_all_tasks
 from transfuse.strategy.cross_fit import cross_fit, folds
 from transfuse.strategy.output_fusion.combiner import Combiner
@@ -59,6 +59,12 @@ class OutputFusion(Strategy, ABC):
                 f"(base_models={base_models.recipe}). Did you mean base_models=source_and_target?"
             )
         require_all_tasks(self, development, base_models)
+        several = sorted({task.kind for task in development.tasks})
+        if len(several) > 1 and not self.kinds.issuperset(several):
+            raise IncompatibleStrategyError(
+                f"{self.name} with these settings is for {' and '.join(sorted(self.kinds))}. Found tasks of the kinds "
+                f"{', '.join(several)}. Did you mean output_fusion/average, which fits them all?"
+            )
         for task in development.tasks:
             self.check_kind(task.kind)
             if self.fitted and not _has_labels(development.validation.targets[task.name]):
@@ -86,6 +92,8 @@ class OutputFusion(Strategy, ABC):
                 logits_MNC=logits[task.name],
                 kind=task.kind,
                 labels=targets[task.name],
+                task=task,
+                metric=metric_of(task, context.selection_metric),
                 generator=context.generator(f"{self.name}/{task.name}"),
             )
             combiner = self.combine(predictions).eval()

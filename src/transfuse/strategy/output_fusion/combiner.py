@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from transfuse.types import TaskKind
+from transfuse.types import PredictionError, TaskKind
 
 
 class Combiner(nn.Module, ABC):
@@ -34,6 +35,17 @@ class Combiner(nn.Module, ABC):
         self.kind: TaskKind = kind
         self.register_buffer("weights", weights)
         self.diagnostics = dict(diagnostics or {})
+
+    def __call__(self, logits_MNC: Tensor) -> Any:
+        """`forward` on outputs of the shape that the combiner was made for; `PredictionError` on others."""
+        found, weights = tuple(logits_MNC.shape), self.weights
+        if len(found) != 3:
+            raise PredictionError(f"Outputs to fuse should have the shape (members, examples, outputs). Found {found}.")
+        if weights is not None and found[0] != len(weights):
+            raise PredictionError(f"This combiner fuses {len(weights)} members. Found outputs of {found[0]}.")
+        if weights is not None and weights.ndim > 1 and found[2] != weights.shape[1]:
+            raise PredictionError(f"This combiner fuses {weights.shape[1]} outputs a member. Found {found[2]}.")
+        return super().__call__(logits_MNC)
 
     @abstractmethod
     def forward(self, logits_MNC: Tensor) -> Tensor:

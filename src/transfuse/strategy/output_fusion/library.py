@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transfuse.randomness import make_generator
+from transfuse.state_dict import as_tensor
 from transfuse.strategy.find import build
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.predictions import Predictions, check_predictions
@@ -38,7 +39,7 @@ class Fusion:
 
 
 def fuse(
-    logits_MNC: Tensor | np.ndarray[Any, Any],
+    logits_MNC: Tensor | np.ndarray[Any, Any] | Sequence[Tensor | np.ndarray[Any, Any]],
     *,
     method: str,
     labels: Tensor | np.ndarray[Any, Any] | None = None,
@@ -50,7 +51,8 @@ def fuse(
     """Fuses the predictions of several models for the same examples.
 
     Args:
-        logits_MNC: (M, N, C) logits of M models (log-probabilities are logits too); values for regression. Not changed.
+        logits_MNC: (M, N, C) logits of M models (log-probabilities are logits too), or a list of M times (N, C); values
+            for regression. Not changed; gradients do not flow through.
         method: the method's name, such as `average` or `weighted_average`.
         labels: what is true, for methods that are fitted: (N,) integers, (N, C) zeros and ones, or (N, C) floats, by
             `kind`. The fit is in sample: fuse other predictions with the returned combiner for an honest score.
@@ -67,7 +69,7 @@ def fuse(
         HyperparameterError: an unknown method or field (with the nearest names), or a value out of range.
         IncompatibleStrategyError: the method is not for tasks of this kind.
         NeedsContextError: the method is fitted, and `labels` (or `scores_M`) are missing.
-        PredictionError: predictions are not finite, or shapes do not fit.
+        PredictionError: predictions are no numbers, not finite or too large, or shapes do not fit.
 
     Example:
         >>> logits_MNC = torch.tensor([[[0.8, 0.2]], [[0.4, 0.6]]]).log()
@@ -83,16 +85,16 @@ def fuse(
     if strategy.fitted and labels is None and scores_M is None:
         raise NeedsContextError(f"{strategy.name} with these settings is fitted on labels. `labels` are missing.")
     predictions = Predictions(
-        logits_MNC=torch.as_tensor(logits_MNC),
+        logits_MNC=as_tensor(logits_MNC, "`logits_MNC`", PredictionError),
         kind=kind,
-        labels=None if labels is None else torch.as_tensor(labels),
-        scores_M=None if scores_M is None else torch.as_tensor(scores_M, dtype=torch.float64),
+        labels=None if labels is None else _labels(labels),
+        scores_M=None if scores_M is None else as_tensor(scores_M, "`scores_M`", PredictionError).double(),
         generator=make_generator(seed, strategy.name),
     )
     check_predictions(predictions.logits_MNC, predictions.labels, kind, split="`logits_MNC`")
     _check_scores(predictions)
-    combiner = strategy.combine(predictions).eval()
     with torch.no_grad():
+        combiner = strategy.combine(predictions).eval()
         logits_NC = combiner(predictions.logits_MNC)
     return Fusion(logits_NC=logits_NC, weights=combiner.weights, combiner=combiner, diagnostics=combiner.diagnostics)
 
@@ -107,12 +109,21 @@ def _rule(value: Any) -> WeightRule:
         if "rule" not in value:
             raise HyperparameterError(f"`weights` should name its `rule`. Found the keys {', '.join(map(str, value))}.")
         return _built(value["rule"], {key: item for key, item in value.items() if key != "rule"})
-    return _built("given", {"values": torch.as_tensor(value, dtype=torch.float64).flatten().tolist()})
+    if value is None:
+        raise HyperparameterError("`weights` should be numbers, the name of a rule, or a mapping with one. Found None.")
+    return _built("given", {"values": as_tensor(value, "`weights`", HyperparameterError).double().flatten().tolist()})
 
 
 def _built(stem: str, fields: Mapping[str, Any]) -> WeightRule:
     rule: WeightRule = build("weights", stem, fields)
     return rule
+
+
+def _labels(labels: Any) -> Tensor:
+    found = as_tensor(labels, "`labels`", PredictionError)
+    # unsigned integers of more than 8 bits lack most operations
+    whole = not found.is_floating_point() and not found.is_complex() and found.dtype != torch.bool
+    return found.long() if whole else found
 
 
 def _check_scores(predictions: Predictions) -> None:

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from transfuse.base_models.model import Description
+from transfuse.models.batch_norm import full_batches, has_batch_norm, reestimate
 from transfuse.models.predict import predict
 from transfuse.strategy.base import Context, Strategy
-from transfuse.strategy.weight_fusion.batch_norm import full_batches, has_batch_norm, reestimate
 from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.requirements import check_architecture, check_base, check_count, check_tasks
 from transfuse.types import Development, HyperparameterError, ProblemKind
@@ -97,7 +97,7 @@ class WeightFusion(Strategy):
                 context.training.batch_size,
                 context.generator("weight_fusion/batch_norm"),
             )
-            network.load_state_dict({**network.state_dict(), **reestimate(network, batches)})
+            reestimate(network, network.modules(), batches)
         return network, self.batch_norm
 
 

@@ -1,20 +1,16 @@
-"""Running statistics of BatchNorm after a fusion: measured anew on data, or averaged.
+"""Running statistics of BatchNorm where there are no data to measure them on: averaged.
 
-The statistics of the members belong to the members' weights; a fused network needs its own.
-Dimensions in tensor names: K models, F features, N examples.
+Dimensions in tensor names: K models, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from transfuse.state_dict import StateDict
-from transfuse.types import DataError
 
 
 def average_statistics(state_dicts: Sequence[StateDict], pairs: Mapping[str, str]) -> dict[str, Tensor]:
@@ -43,66 +39,6 @@ def average_statistics(state_dicts: Sequence[StateDict], pairs: Mapping[str, str
         variance_F = variances_KF.mean(0) + means_KF.var(0, correction=0)
         averaged[variance_key] = variance_F.to(first[variance_key].dtype)
     return averaged
-
-
-def has_batch_norm(network: nn.Module) -> bool:
-    """Whether any module keeps running statistics."""
-    return any(_keeps_statistics(module) for module in network.modules())
-
-
-@torch.no_grad()
-def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Running statistics of the network on data: reset, then one pass.
-
-    The unweighted mean over batches of the batch means and unbiased batch variances, which is PyTorch's cumulative
-    average (`momentum=None`). All other modules are in evaluation mode: dropout is off.
-
-    Args:
-        network: is not changed.
-        batches: inputs (N, ...), of equal size.
-
-    Returns:
-        Keys of running means and variances -> (F,); empty for a network without BatchNorm.
-
-    Reference:
-        Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", 1803.05407, sec. 3.2.
-    """
-    measured = deepcopy(network).eval()
-    norms = {name: module for name, module in measured.named_modules() if _keeps_statistics(module)}
-    if not norms:
-        return {}
-    for module in norms.values():
-        module.reset_running_stats()
-        module.momentum = None
-        module.train()
-    device = next(iter(norms.values())).running_mean.device
-    for inputs in batches:
-        measured(inputs.to(device))
-    keys = [f"{name}.{statistic}" for name in norms for statistic in ("running_mean", "running_var")]
-    return {key: measured.get_buffer(key) for key in (key.removeprefix(".") for key in keys)}
-
-
-def full_batches(inputs: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Shuffled batches of one size; a last partial one is dropped unless it is the only one.
-
-    Shuffled, because data that are sorted by class would leave the variance between classes out of every batch.
-
-    Raises:
-        DataError: when there are fewer than two examples.
-    """
-    num_examples = len(inputs)
-    if num_examples < 2:
-        raise DataError(
-            f"BatchNorm statistics need at least 2 training examples. Found {num_examples}. "
-            "Did you mean strategy.batch_norm=average?"
-        )
-    size = min(max(batch_size, 2), num_examples)
-    order = torch.randperm(num_examples, generator=generator)
-    return (inputs[order[start : start + size]] for start in range(0, num_examples - size + 1, size))
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
 def _stacked(state_dicts: Sequence[StateDict], key: str) -> Tensor:

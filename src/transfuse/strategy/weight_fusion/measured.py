@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from transfuse.state_dict import StateDict, as_tensors
+from transfuse.state_dict import StateDict, as_tensors, require_list
 from transfuse.types import StateDictMismatch
 
 
@@ -50,6 +50,7 @@ def _checked(
 ) -> list[dict[str, Tensor]] | None:
     if found is None:
         return None
+    require_list(found, f"`{what}`")
     if len(found) != num_models:
         raise StateDictMismatch(
             f"`{what}` should hold one mapping for each of {num_models} models. Found {len(found)}."

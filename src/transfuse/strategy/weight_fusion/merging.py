@@ -25,6 +25,7 @@ from transfuse.state_dict import (
 from transfuse.strategy.weight_fusion.batch_norm import average_statistics
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.measured import Measured
+from transfuse.types import NonFiniteError
 
 # A few numbers of one tensor (a threshold, a Gram matrix, a norm); each method has a type of its own.
 Survey = Any
@@ -121,7 +122,7 @@ def merge_state_dicts(
     Raises:
         StateDictMismatch: keys or shapes differ.
         BufferMismatch: integer buffers differ.
-        NonFiniteError: a weight is NaN or infinite.
+        NonFiniteError: a weight is NaN or infinite, or becomes so by the merge.
     """
     states = [as_tensors(state, name) for state, name in zip(state_dicts, names, strict=True)]
     named = list(names)
@@ -146,7 +147,18 @@ def merge_state_dicts(
             merged[key] = _merge_tensor(method, _blocks(key, values, len(names), measured, seed, method.whole), size)
     if batch_norm == "average":
         merged |= average_statistics(states[: len(names)], {key: means[key] for key in means if key not in ties})
+    for key, value in merged.items():
+        if value.is_floating_point():
+            _check_merged(value, key)
     return {key: merged[ties.get(key, key)] for key in states[0]}
+
+
+def _check_merged(value: Tensor, key: str) -> None:
+    try:
+        check_finite([value], key, ["the merged model"])
+    except NonFiniteError as error:
+        dtype = str(value.dtype).removeprefix("torch.")
+        raise NonFiniteError(f"{error} The inputs are finite: the result is too large for {dtype}.") from None
 
 
 def _copy(value: Tensor, dtype: torch.dtype) -> Tensor:

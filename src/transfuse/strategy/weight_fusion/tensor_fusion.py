@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from transfuse.metrics import scores
+from transfuse.state_dict import require_list
 from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.weight_fusion.base import Need, WeightFusion, predictions
 from transfuse.strategy.weight_fusion.block import Block
@@ -86,8 +87,10 @@ class TensorFusion(WeightFusion):
             MissingBaseError: the method needs a base.
             StateDictMismatch: keys or shapes differ.
             BufferMismatch: integer buffers differ.
-            NonFiniteError: a weight is NaN or infinite.
+            NonFiniteError: a weight is NaN or infinite, before or after the merge.
+            StateDictError: what is passed is no list of state dicts.
         """
+        require_list(state_dicts, "`state_dicts`")
         check_count(self.name, len(state_dicts), self.least, self.most)
         if self.base == "required" and base is None:
             raise MissingBaseError(

@@ -24,7 +24,8 @@ def nll_optimal_weights(
     """`argmin over the simplex of -mean_e log sum_m w_m max(p_m(y_e), 1e-12)`, and how far from optimal it can be.
 
     Likelihoods are floored as in the metric `nll`, so that the objective at a single member is that member's NLL, and
-    the optimum is never above the best of them (beyond `tolerance`). The problem is convex. With members that repeat each other the weights are not unique; the objective is.
+    the optimum is never above the best of them (beyond `tolerance`). The problem is convex. With members that repeat
+    each other the weights are not unique; the objective is.
 
     Args:
         log_probs_MEO: (M, E, O) log-probabilities; for class predictions (M, N, C).
