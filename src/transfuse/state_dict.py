@@ -79,9 +79,7 @@ def as_tensor(value: Any, name: str, error: type[TransfuseError]) -> Tensor:
     if isinstance(value, (list, tuple)) and any(isinstance(item, (Tensor, np.ndarray)) for item in value):
         return _stacked([as_tensor(item, name, error) for item in value], name, error)
     try:
-        if isinstance(value, (np.ndarray, np.generic)):
-            return _from_array(np.asarray(value))
-        return torch.as_tensor(value)
+        return _from_array(np.asarray(value))  # numbers of Python stay float64
     except (TypeError, ValueError, RuntimeError, OverflowError) as failure:
         found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise error(f"{name} should be numbers that torch can hold. Found {found}.") from failure

@@ -42,7 +42,8 @@ def reestimate(network: nn.Module, layers: Iterable[nn.Module], batches: Iterabl
     chosen = _keeping(layers)
     if not chosen:
         return
-    before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in chosen]
+    device = chosen[0].get_buffer("running_mean").device
+    before = [(layer.momentum, layer.get_buffer("num_batches_tracked").clone()) for layer in chosen]
     try:
         with evaluating(network):
             for layer in chosen:
@@ -50,11 +51,11 @@ def reestimate(network: nn.Module, layers: Iterable[nn.Module], batches: Iterabl
                 layer.momentum = None
                 layer.train()
             for inputs in batches:
-                _run(network, inputs.to(chosen[0].running_mean.device))
+                _run(network, inputs.to(device))
     finally:
         for layer, (momentum, counter) in zip(chosen, before, strict=True):
             layer.momentum = momentum
-            layer.num_batches_tracked.copy_(counter)
+            layer.get_buffer("num_batches_tracked").copy_(counter)
 
 
 def full_batches(inputs: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

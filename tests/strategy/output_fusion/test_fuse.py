@@ -40,6 +40,12 @@ def test_the_combiner_fuses_further_predictions() -> None:
     assert fusion.diagnostics["fusion/kkt_gap"] <= 1e-8
 
 
+def test_lists_of_numbers_keep_their_digits() -> None:
+    found = fuse(LOGITS, method="weighted_average", weights=[0.1, 0.2, 0.7]).weights
+    assert found is not None
+    assert found.tolist() == pytest.approx([0.1, 0.2, 0.7], rel=1e-15)
+
+
 @pytest.mark.parametrize(
     "weights",
     [
