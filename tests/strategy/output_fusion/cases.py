@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transfuse.strategy.output_fusion import Average, OutputFusion, WeightedAverage
+from transfuse.strategy.output_fusion import Average, Median, OutputFusion, WeightedAverage
 from transfuse.strategy.weights import InverseLoss, LeastSquaresOptimal, NllOptimal, Score, SoftmaxScore, Uniform
 
 
@@ -27,6 +27,7 @@ TIGHT = NllOptimal(tolerance=1e-11)  # weights of two fits then agree, not only 
 
 CASES = [
     Case(name="average", strategy=Average()),
+    Case(name="median", strategy=Median()),
     Case(name="weighted_average", strategy=WeightedAverage(weights=TIGHT)),
     Case(name="weighted_average-logit", strategy=WeightedAverage(weights=TIGHT, space="logit")),
     Case(name="weighted_average-uniform", strategy=WeightedAverage(weights=Uniform())),

@@ -5,6 +5,7 @@ from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.fused import Fused
 from transfuse.strategy.output_fusion.library import Fusion, fuse
+from transfuse.strategy.output_fusion.median import Median
 from transfuse.strategy.output_fusion.pools import average_log_probabilities
 from transfuse.strategy.output_fusion.weighted_average import WeightedAverage
 
@@ -13,6 +14,7 @@ __all__ = [
     "Combiner",
     "Fused",
     "Fusion",
+    "Median",
     "OutputFusion",
     "WeightedAverage",
     "average_log_probabilities",
