@@ -20,7 +20,7 @@ from transfuse.models.architecture import Architecture
 from transfuse.models.network import Backbone, Network, with_heads
 from transfuse.models.predict import predict
 from transfuse.strategy.base import Context
-from transfuse.strategy.weight_fusion import TensorFusion, UniformSoup
+from transfuse.strategy.weight_fusion import LinearMerge, TensorFusion, UniformSoup
 from transfuse.training.settings import Training
 from transfuse.types import Development, Split, SplitName, Task
 
@@ -45,6 +45,7 @@ class Case:
 
 CASES = [
     Case(UniformSoup(), lambda values_KB, base_B: values_KB.mean(0), linear=True),
+    Case(LinearMerge(), lambda values_KB, base_B: values_KB.mean(0), linear=True),
 ]
 
 

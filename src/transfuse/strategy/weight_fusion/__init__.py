@@ -4,6 +4,7 @@ from transfuse.strategy.weight_fusion.base import WeightFusion
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.greedy_soup import GreedySoup, greedy_selection
 from transfuse.strategy.weight_fusion.library import merge
+from transfuse.strategy.weight_fusion.linear import LinearMerge
 from transfuse.strategy.weight_fusion.measured import Measured
 from transfuse.strategy.weight_fusion.merging import weighted_sum
 from transfuse.strategy.weight_fusion.network_fusion import Choice, NetworkFusion
@@ -16,6 +17,7 @@ __all__ = [
     "Blocks",
     "Choice",
     "GreedySoup",
+    "LinearMerge",
     "Measured",
     "ModelCountError",
     "NetworkFusion",
