@@ -52,7 +52,7 @@ docs: $(STAMP)  ## check that the README's commands, tables and links are true
 	@$(BIN)/python -m pytest tests/test_readme.py
 
 ui: $(STAMP)  ## MLflow UI on http://127.0.0.1:5000, opened on the comparison view
-	@$(BIN)/python -m transfuse.tracking.ui $(OUTPUTS) --port $(PORT)
+	@$(BIN)/python -m transfuse.tracking.ui $(OUTPUTS) $(PORT)
 
 report: $(STAMP)  ## print and write the report of the last sweep
 	@$(BIN)/transfuse-report sweep=last outputs=$(OUTPUTS)
