@@ -156,6 +156,7 @@ def test_checkpoints_that_do_not_fit_are_told_before_anything_else(setting: Sett
         "missing": {key: value for key, value in state.items() if key != first},
         "extra": {**state, "unknown.weight": torch.ones(1)},
         "misshapen": {**state, first: torch.ones(3, 3)},
+        "integer": {**state, first: torch.ones_like(state[first], dtype=torch.int64)},
     }
     for name, content in broken.items():
         path = tmp_path / f"{name}.safetensors"

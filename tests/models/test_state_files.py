@@ -130,3 +130,9 @@ def test_arrays_of_any_byte_order_and_direction_are_read() -> None:
 def test_what_is_no_state_dict_is_named(source: Any, message: str) -> None:
     with pytest.raises(StateDictError, match=re.escape(message)):
         open_state(source)
+
+
+def test_a_text_that_is_no_pickle_is_told(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(StateDictError, match="cannot be read with `weights_only=True`"):
+        read_state(tmp_path / "text.pt")

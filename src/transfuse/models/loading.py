@@ -80,7 +80,7 @@ def load_strict(network: nn.Module, state: Mapping[str, Tensor], *, source: str)
         source: what the messages call the state, such as a path.
 
     Raises:
-        StateDictMismatch: when tensors are missing, extra or of another shape; lists up to five.
+        StateDictMismatch: when tensors are missing, extra, of another shape or kind of number; lists up to five.
         NonFiniteError: when the state holds NaN or infinite values.
     """
     require_finite(state, source=source)
@@ -126,6 +126,8 @@ def _fault(name: str, value: Tensor | None, target: Tensor | None) -> str:
         return f"`{name}` of shape {tuple(value.shape)} is not in the network"
     if value.shape != target.shape:
         return f"`{name}` has shape {tuple(value.shape)} instead of {tuple(target.shape)}"
+    if value.is_floating_point() != target.is_floating_point():
+        return f"`{name}` holds {value.dtype} instead of {target.dtype}"
     return ""
 
 

@@ -44,7 +44,7 @@ class Journal:
             test: fingerprint of the test split.
         """
         self._tags = tags
-        name = f"{tags['transfuse.strategy']} seed={tags['transfuse.seed']}"
+        name = f"{tags['transfuse.strategy'].rpartition('/')[2]} seed={tags['transfuse.seed']}"
         self._run = self.tracker.start("job", name, tags=tags, params=config, parent=parent)
         development = problem.development
         sizes = {"train": len(development.train), "validation": len(development.validation)}
