@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from transfuse.cli import main
+from transfuse.cli import main, report
 
 Command = Callable[..., tuple[int, str]]
 HEAVY = ("torch", "pytorch_lightning", "mlflow")
@@ -80,6 +80,18 @@ def test_help_and_config_are_printed_without_heavy_imports(arguments: list[str],
             "base_models=checkpoints",
             "`base_models.count` is no key of the chosen option of `base_models`.",
         ),
+        ("strategy=average", "Did you mean output_fusion/average?"),
+        ("strategy/weights=unifrm", "no option of the group `strategy/weights`. Did you mean uniform?"),
+        (
+            "model.arguments.width=3",
+            "`model.arguments` is a mapping of your own. Write 'model.arguments={width: ...}'.",
+        ),
+        ("model=null", "Config group override must be a string or a list"),
+        ("paths.outputs=''", "`paths.outputs` should be a folder."),
+        ("training.lr=inf", "`training.lr` should be > 0 and finite."),
+        ("trainer.precision=foo", "`trainer.precision` should be 32-true or"),
+        ("trainer.devices=x", "`trainer.devices` should be auto or >= 1."),
+        ("data.test_fraction=7", "`data.test_fraction` should be"),
         ("evaluation.selection_metric=acuracy", "Did you mean `accuracy`"),
     ],
 )
@@ -136,6 +148,37 @@ def test_a_users_own_configs_work_from_another_folder(transfuse: Command, tmp_pa
     assert transfuse("--config-dir", "mine", "model=tiny", *QUICK) == (0, "")
     (folder,) = (tmp_path / "outputs" / "runs").glob("*/*")
     assert json.loads((folder / "record.json").read_text())["config"]["model"]["widths"] == [4]
+
+
+def test_the_report_command_tells_its_own_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for argument, message in (
+        ("swep=last", "`swep` is no key of the config. Did you mean sweep?"),
+        ("level=abc", "`level` should be a number."),
+        ("level=1.5", "`level` should be in (0, 1)."),
+        ("sweep=last", "No sweep in"),
+    ):
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(sys, "argv", ["transfuse-report", argument])
+        with pytest.raises(SystemExit) as end:
+            report()
+        assert end.value.code == 1
+        assert message in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_own_primary_config_finds_ours(transfuse: Command, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text(
+        "defaults:\n  - config\n  - override strategy: output_fusion/average\n  - _self_\n\n"
+        "hydra:\n  searchpath: [pkg://transfuse.conf]\n\nseed: 7\n"
+    )
+    given = ("--config-path", str(tmp_path / "own"), "--config-name", "mine")
+    assert transfuse(*given, *QUICK) == (0, "")
+    (record,) = (tmp_path / "outputs" / "runs").glob("*/*/record.json")
+    assert json.loads(record.read_text())["seed"] == 7
 
 
 def test_a_mistake_in_the_users_own_folder_costs_none_of_his_files(transfuse: Command, tmp_path: Path) -> None:

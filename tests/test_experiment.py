@@ -131,6 +131,16 @@ def test_a_diverging_training_stops_and_names_model_and_epoch(tmp_path: Path) ->
     assert record.status == "failed" and str(record.error).startswith("NonFiniteError: base model seeds-0")
 
 
+def test_what_a_failed_run_trained_is_in_its_record(tmp_path: Path) -> None:
+    finetune = ["strategy=parameter_transfer/full_finetune", "strategy.lr_factor=1e35", "training.steps=20"]
+    with pytest.raises(NonFiniteError, match="parameter_transfer/full_finetune"):
+        run(tmp_path, *NOISE, *finetune)
+    (folder,) = tmp_path.glob("runs/*/*")
+    record = RunRecord.read(folder)
+    assert record.status == "failed" and record.problem["kind"] == "transfer"
+    assert [(model["name"], model["trained_here"]) for model in record.base_models] == [("source", True)]
+
+
 def test_the_head_of_a_users_own_module_is_reset_too(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (outputs / "own_module.py").write_text(
         "from torch import nn\n\n\ndef network():\n"

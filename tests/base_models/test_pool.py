@@ -191,3 +191,18 @@ def test_given_weights_are_scored_on_the_runs_own_data(setting: Setting, tmp_pat
     second = make_pool(recipe, other, tmp_path)[0]
     assert first.description.key == second.description.key
     assert first.validation["sign"]["accuracy"] + second.validation["sign"]["accuracy"] == pytest.approx(1.0)
+
+
+def test_a_shared_start_counts_whether_or_not_it_was_trained_now(setting: Setting, tmp_path: Path) -> None:
+    names = []
+    for _ in range(2):
+        pool = make_pool(Finetuned(count=2), setting, tmp_path)
+        list(pool)
+        names.append(sorted(member.description.name for member in pool.used()))
+    assert names[0] == names[1] == ["finetuned-0", "finetuned-1", "finetuned-start"]
+
+
+def test_a_fresh_initialization_is_no_base_model_that_was_paid_for(multi_task: Setting, tmp_path: Path) -> None:
+    pool = make_pool(PerTask(), multi_task, tmp_path)
+    list(pool)
+    assert [member.description.name for member in pool.used()] == ["per_task-sign", "per_task-value"]
