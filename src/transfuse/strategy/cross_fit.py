@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from transfuse.metrics import higher_is_better, mean_over_tasks, metric_of, scores
-from transfuse.types import HyperparameterError, Task
+from transfuse.metrics import higher_is_better, mean_over_tasks, metric_of, score
+from transfuse.types import DataError, HyperparameterError, Task
 
 
 def folds(labels_N: Tensor | None, num_examples: int, k: int, generator: torch.Generator) -> Tensor:
@@ -135,8 +135,10 @@ def best_candidate(
         found = {}
         for task in tasks:
             own = metric_of(task, metric)
-            defined = scores(task, outputs[task.name], targets[task.name])
-            found[task.name] = {own: defined.get(own, math.nan)}
+            try:
+                found[task.name] = {own: score(task, outputs[task.name], targets[task.name], own)}
+            except DataError:  # undefined for these examples
+                found[task.name] = {own: math.nan}
         return sign * mean_over_tasks(tasks, found, metric)
 
     values = [goodness(outputs) for outputs in candidates]
