@@ -114,7 +114,7 @@ def _built(node: Any, key: str) -> Any:
 
 def _instantiated(node: Mapping[str, Any], key: str) -> Any:
     try:
-        return instantiate(OmegaConf.create(dict(node)), _convert_="all")
+        return instantiate({"_convert_": "all", **node})
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, HyperparameterError):

@@ -83,7 +83,7 @@ import sys, torch
 from transfuse.metrics import scores
 from transfuse.types import Task
 scores(Task(name="y", kind="multilabel", outputs=2), torch.eye(2), torch.eye(2))
-heavy = {"hydra", "mlflow", "pytorch_lightning", "torchmetrics", "sklearn", "scipy", "matplotlib"}
+heavy = {"hydra", "mlflow", "pytorch_lightning", "torchmetrics", "matplotlib"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
