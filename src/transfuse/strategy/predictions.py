@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from torch.nn.functional import log_softmax, logsigmoid
 from transfuse.metrics import score
 from transfuse.randomness import make_generator
 from transfuse.types import NeedsContextError, NonFiniteError, PredictionError, Task, TaskKind
+
+if TYPE_CHECKING:
+    from transfuse.training.fit import Fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class Predictions:
         task: what is predicted, where a run says so: its name, classes and units.
         metric: the run's selection metric for this task, for methods that choose; None outside a run.
         generator: for combiners that use chance.
+        fit: the run's trainer, for combiners that Lightning trains; None outside a run.
     """
 
     logits_MNC: Tensor
@@ -42,6 +47,14 @@ class Predictions:
     task: Task | None = None
     metric: str | None = None
     generator: torch.Generator = field(default_factory=lambda: make_generator("predictions"), compare=False)
+    fit: Fit | None = field(default=None, compare=False)
+
+    @property
+    def trainer(self) -> Fit:
+        """The run's trainer; raises `NeedsContextError` outside a run."""
+        if self.fit is None:
+            raise NeedsContextError("This method is trained by Lightning: it needs a run. Use `transfuse strategy=...`.")
+        return self.fit
 
     @property
     def num_members(self) -> int:

@@ -95,6 +95,7 @@ class OutputFusion(Strategy, ABC):
                 task=task,
                 metric=metric_of(task, context.selection_metric),
                 generator=context.generator(f"{self.name}/{task.name}"),
+                fit=context.fit,
             )
             combiner = self.combine(predictions).eval()
             combiners[task.name] = combiner
