@@ -234,7 +234,7 @@ def save(folder: Path, fused: FusedModel, result: Result) -> None:
     write_predictions(folder / "predictions.safetensors", result)
     if fused.network is not None:
         (folder / "fused").mkdir(exist_ok=True)
-        state = {key: value.detach().cpu().clone() for key, value in fused.network.state_dict().items()}
+        state = {key: value.detach().cpu().clone().contiguous() for key, value in fused.network.state_dict().items()}
         save_file(state, folder / "fused" / "model.safetensors")
 
 

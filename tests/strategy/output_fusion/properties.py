@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from tests.strategy.output_fusion.inputs import probabilities
@@ -110,3 +111,8 @@ def assert_weights_are_on_the_simplex(strategy: OutputFusion, predictions: Predi
         assert weights.dtype == torch.float64
         assert (weights >= 0).all()
         assert abs(float(weights.sum()) - 1) < 1e-12
+
+
+def assert_state_can_be_saved(strategy: OutputFusion, predictions: Predictions) -> None:
+    """Tensors are contiguous and own their storage, as safetensors wants them."""
+    assert save(combined(strategy, predictions).state_dict())

@@ -25,6 +25,7 @@ GENERAL: list[Property] = [
     properties.assert_inputs_are_untouched,
     properties.assert_unused_members_have_no_influence,
     properties.assert_state_dict_holds_the_combiner,
+    properties.assert_state_can_be_saved,
     properties.assert_weights_are_on_the_simplex,
 ]
 CASES_AND_KINDS = [
