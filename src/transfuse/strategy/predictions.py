@@ -53,7 +53,7 @@ class Predictions:
     def trainer(self) -> Fit:
         """The run's trainer; raises `NeedsContextError` outside a run."""
         if self.fit is None:
-            raise NeedsContextError("This method is trained by Lightning: it needs a run. Use `transfuse strategy=...`.")
+            raise NeedsContextError("Lightning trains this method, in a run only. Use `transfuse strategy=...`.")
         return self.fit
 
     @property
