@@ -54,7 +54,7 @@ docs: $(STAMP)  ## check that the README's commands, tables and links are true
 ui: $(STAMP)  ## MLflow UI on http://127.0.0.1:5000, opened on the comparison view
 	@$(BIN)/python -m transfuse.tracking.ui $(OUTPUTS) $(PORT)
 
-report: $(STAMP)  ## print and write the report of the last sweep
+report: $(STAMP)  ## print and write the report of the last sweep (report.html beside its jobs)
 	@$(BIN)/transfuse-report sweep=last outputs=$(OUTPUTS)
 
 clean:  ## remove the environment, caches and all outputs

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 
 from transfuse.config import read
 from transfuse.strategy.base import Strategy
@@ -26,6 +26,7 @@ NEEDED = {  # what an option needs beside it
     "data/arrays": ["data.path=table.csv", "data.target=y"],
     "model/custom": ["model.module=torch.nn.Identity"],
     "base_models/checkpoints": ["base_models.paths=[weights.safetensors]"],
+    "base_models/registry": ["base_models.uris=[models:/digits@champion]"],
     "strategy/weights/given": ["strategy/weights=given", "strategy.weights.values=[1.0]"],
 }
 OPTIONS = sorted(
@@ -89,6 +90,7 @@ def test_a_yaml_holds_every_field_with_its_default(option: str) -> None:
     defaults = _defaults(target)
     assert set(content) == set(defaults) - nested
     alternatives = {"training/short", "trainer/cpu", "trainer/gpu", "trainer/ddp", "trainer/ddp_cpu", "trainer/auto"}
+    alternatives |= {"model/mlp_narrow", "model/mlp_wide"}
     if option in alternatives:  # options of a group whose class has one set of defaults
         return
     for name, value in content.items():
@@ -115,4 +117,6 @@ def _defaults(target: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, dict) and "_target_" in value:
+        return instantiate(value, _convert_="all")
     return dict(value) if isinstance(value, dict) or hasattr(value, "items") else value

@@ -46,7 +46,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(outputs: Path, *overrides: str) -> tuple[RunRecord, Path]:
     before = set(outputs.glob("runs/*/*"))
-    record = transfuse.run([*overrides, f"paths.outputs={outputs}", "tracking=off", "trainer.progress=false"])
+    quiet = ["tracking=off", "trainer.progress=false", "evaluation.figures=never"]
+    record = transfuse.run([*overrides, f"paths.outputs={outputs}", *quiet])
     (folder,) = set(outputs.glob("runs/*/*")) - before
     return record, folder
 

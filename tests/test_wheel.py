@@ -21,6 +21,7 @@ def test_the_wheel_holds_the_configs_and_runs_elsewhere(tmp_path: Path) -> None:
     configs = {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
     assert {name for name in configs if not name.startswith("local/")} <= shipped
     assert "__init__.py" in shipped
+    assert "transfuse/report/templates/report.html.jinja" in shipped
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"

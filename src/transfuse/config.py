@@ -28,6 +28,7 @@ from transfuse.types import ConfigError, HyperparameterError
 _GROUPS = ("data", "model", "base_models", "strategy", "training", "trainer", "evaluation", "tracking", "paths")
 _SET_BY_US = {"input_shape", "tasks"}  # arguments of a model that the problem gives
 _FREE = {"arguments"}  # fields whose content is the user's own
+_ARCHITECTURES = Mapping[str, Architecture]  # the type of a field that names models of its own
 
 
 def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | None = None) -> Run:
@@ -49,7 +50,7 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | No
     tracker: Tracker = built["tracking"].at(outputs)
     return Run(
         data=built["data"],
-        architecture=_architecture(plain["model"]),
+        architecture=_architecture(plain["model"], "model"),
         base_models=built["base_models"],
         strategy=built["strategy"],
         training=built["training"],
@@ -109,7 +110,21 @@ def _check_top(plain: Mapping[str, Any]) -> None:
 
 def _built(node: Any, key: str) -> Any:
     """The object that a node describes, checked against its target's signature first."""
-    return _instantiated(_checked(node, key), key)
+    checked = _checked(node, key)
+    models = [name for name, hint in hints(_target(checked["_target_"], key)).items() if hint == _ARCHITECTURES]
+    given = {name: _architectures(checked.pop(name), f"{key}.{name}") for name in models if name in checked}
+    if not given:
+        return _instantiated(checked, key)
+    build = _instantiated({**checked, "_partial_": True}, key)
+    try:
+        return build(**given)
+    except HyperparameterError as error:
+        raise ConfigError(with_key(str(error), key)) from error
+
+
+def _architectures(nodes: Mapping[str, Any], key: str) -> dict[str, Architecture]:
+    """Options of the `model` group that a node names itself: they wait for the problem as `model` does."""
+    return {name: _architecture(node, f"{key}.{name}") for name, node in nodes.items()}
 
 
 def _instantiated(node: Mapping[str, Any], key: str) -> Any:
@@ -140,6 +155,8 @@ def _checked(node: Any, key: str) -> dict[str, Any]:
             raise ConfigError(f"`{full}` is no key of the config.{nearest(name, names, parent=key)}")
         elif isinstance(value, Mapping) and "_target_" in value:
             checked[name] = _checked(value, full)
+        elif isinstance(value, list) and any(isinstance(item, Mapping) and "_target_" in item for item in value):
+            checked[name] = [_checked(item, f"{full}.{index}") for index, item in enumerate(value)]
         elif name not in _FREE and name in types and not conforms(value, types[name]):
             raise ConfigError(f"`{full}` should be {readable(types[name])}. Found `{full} = {value!r}`.")
         else:
@@ -158,18 +175,18 @@ def _parameters(target: Any) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(target).parameters if name not in _SET_BY_US)
 
 
-def _architecture(node: Any) -> Architecture:
-    """The `model` group: a recipe, and a builder that waits for the problem's shape and tasks."""
-    checked = _checked(node, "model")
+def _architecture(node: Any, key: str) -> Architecture:
+    """An option of the `model` group: a recipe, and a builder that waits for the problem's shape and tasks."""
+    checked = _checked(node, key)
     name = str(checked["_target_"]).rpartition(".")[2].removeprefix("build_").lower()
 
-    build = _instantiated({**checked, "_partial_": True}, "model")
+    build = _instantiated({**checked, "_partial_": True}, key)
 
     def make(**given: Any) -> Any:
         try:
             return build(**given)
         except HyperparameterError as error:
-            raise ConfigError(with_key(str(error), "model")) from error
+            raise ConfigError(with_key(str(error), key)) from error
 
     return Architecture(name=name, recipe=checked, make=make)
 

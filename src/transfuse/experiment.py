@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 from safetensors.torch import save_file
 
 from transfuse.base_models import BaseModelRecipe, Pool, Setting, Store
+from transfuse.base_models.model import training_seconds
 from transfuse.conformity import under
 from transfuse.data.dataset import Dataset
 from transfuse.data.splits import fingerprint
-from transfuse.evaluation import Evaluation, Result, evaluate, write_predictions
+from transfuse.evaluation import Analysis, Evaluation, Result, analyse, evaluate, write_predictions, write_tables
 from transfuse.metrics import named
 from transfuse.models.architecture import Architecture
 from transfuse.strategy.base import Context, FusedModel, Strategy
@@ -91,17 +92,20 @@ def prepare(run: Run) -> Prepared:
         seed=run.seed,
         precision=run.devices.precision,
         world_size=fit.world_size,
+        fetch=run.tracker.fetch,
     )
     members = run.base_models.members(setting)
-    journal = Journal(tracker=run.tracker, folder=run.folder)
+    store = Store(run.store)
+    journal = Journal(tracker=run.tracker, folder=run.folder, store=store)
     pool = Pool(
         name=run.base_models.name,
         members=members,
         development=development,
-        store=Store(run.store),
+        store=store,
         fit=fit,
         refresh_before=run.refresh_before,
         on_trained=journal.base_model,
+        lay_out=lambda rest: run.base_models.members(replace(setting, development=rest)),
     )
     if len(development.validation) < run.evaluation.cross_fit:
         raise HyperparameterError(
@@ -148,12 +152,16 @@ def _executed(prepared: Prepared) -> RunRecord:
     fused = run.strategy.apply(context(prepared))
     fuse_seconds = time.perf_counter() - fusing - pool.seconds
     result = evaluate(fused, problem, pool, settings=run.evaluation)
+    members = [member.name for member in pool.description.members]
+    analyses = analyse(result, problem.development.tasks, members=members)
 
     record = summarize(prepared, fused, result, fuse_seconds=fuse_seconds)
     save(run.folder, fused, result)
+    show(run, analyses)
     record = replace(record, started=started, seconds=time.perf_counter() - began)
     record.write(run.folder)
-    prepared.journal.finish(record, fused)
+    numbers = named("analysis", {analysis.task.name: analysis.numbers for analysis in analyses})
+    prepared.journal.finish(record, fused, numbers)
     return record
 
 
@@ -177,7 +185,7 @@ def summarize(prepared: Prepared, fused: FusedModel, result: Result, *, fuse_sec
     """The record of a finished run."""
     run, used = prepared.run, prepared.pool.used()
     metrics = named("test", result.test) | named("validation", fused.validation) | named("fit", fused.fit)
-    base_seconds = sum(member.seconds for member in used)
+    base_seconds = training_seconds(used)
     return RunRecord(
         config=run.plain,
         seed=run.seed,
@@ -236,6 +244,16 @@ def save(folder: Path, fused: FusedModel, result: Result) -> None:
         (folder / "fused").mkdir(exist_ok=True)
         state = {key: value.detach().cpu().clone().contiguous() for key, value in fused.network.state_dict().items()}
         save_file(state, folder / "fused" / "model.safetensors")
+
+
+def show(run: Run, analyses: Sequence[Analysis]) -> None:
+    """Writes the folder `analysis/`: tables, `summary.json` and, where the run draws, figures."""
+    folder = run.folder / "analysis"
+    write_tables(folder, analyses)
+    if run.evaluation.draws(alone=run.parent is None):
+        from transfuse.report.run_figures import write_figures  # loads what only figures and reports need
+
+        write_figures(folder, analyses)
 
 
 def failed_record(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.base_models.pools import make_pool
 from transfuse.base_models import (
-    BaseModelRecipe,
     Checkpoints,
     Finetuned,
     PerTask,
-    Pool,
     Seeds,
     Setting,
     SourceAndTarget,
@@ -22,23 +20,7 @@ from transfuse.base_models import (
     Trained,
 )
 from transfuse.models.predict import predict
-from transfuse.training.fit import Fit
-from transfuse.training.settings import Devices
 from transfuse.types import DataError, IncompatibleStrategyError, StateDictError, StateDictMismatch
-
-CPU = Devices(accelerator="cpu", devices=1, progress=False)
-
-
-def make_pool(recipe: BaseModelRecipe, setting: Setting, folder: Path, news: list[Trained] | None = None) -> Pool:
-    return Pool(
-        name=recipe.name,
-        members=recipe.members(setting),
-        development=setting.development,
-        store=Store(folder),
-        fit=Fit(CPU),
-        refresh_before=time.time() if recipe.refresh else 0.0,
-        on_trained=[].append if news is None else news.append,
-    )
 
 
 def test_members_are_trained_once_and_read_afterwards(
@@ -48,7 +30,7 @@ def test_members_are_trained_once_and_read_afterwards(
     first = make_pool(Seeds(count=2), setting, tmp_path, news)
     with caplog.at_level(logging.INFO):
         states = [member.state for member in first]
-    assert [item.member.description.name for item in news] == ["seeds-0", "seeds-1"]
+    assert [member.description.name for item in news for member in item.members] == ["seeds-0", "seeds-1"]
     assert "base models: 2 trained, 0 reused" in caplog.text and "seeds-1: accuracy" in caplog.text
     second = make_pool(Seeds(count=3), setting, tmp_path, news)
     again = list(second)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from transfuse import evaluation
 from transfuse.evaluation import Evaluation, evaluate, write_predictions
 from transfuse.metrics import mean_scores, scores
+from transfuse.models import build_mlp
 from transfuse.strategy.base import FusedModel
+from transfuse.strategy.output_fusion import Fused
+from transfuse.strategy.output_fusion.pools import LinearPool
 from transfuse.types import Development, EmptyTaskError, PredictionError, Problem, Split, Task
 
 SHAPE = Task(name="shape", kind="classification", outputs=3)
@@ -118,6 +121,18 @@ def test_combiners_read_the_members_test_logits_once_and_run_no_network() -> Non
     assert torch.equal(result.outputs["shape"], expected)
     assert result.test["shape"] == scores(SHAPE, expected, data.test.targets["shape"])
     assert result.outputs["shape"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("inference", ["loop", "stacked"])
+def test_a_fused_network_runs_its_members_as_the_settings_say(inference: Any) -> None:
+    networks = [build_mlp(input_shape=(4,), tasks=(SHAPE,), widths=[5]) for _ in range(3)]
+    pool = LinearPool("classification", weights=torch.tensor([0.25, 0.0, 0.75], dtype=torch.float64))
+    network = Fused(networks, {"shape": pool}, kept=range(3), num_members=3)
+    calls: list[int] = []
+    networks[0].register_forward_hook(lambda *_: calls.append(1))
+    result = evaluate(fused(network), problem(SHAPE), None, settings=replace(SETTINGS, inference=inference))
+    assert bool(calls) == (inference == "loop")
+    assert result.cost["flops_per_example"] == 2 * 3 * (4 * 5 + 5 * 3)
 
 
 def test_without_a_network_scores_and_costs_are_means_over_its_members() -> None:

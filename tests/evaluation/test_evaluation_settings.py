@@ -27,6 +27,11 @@ def test_default_selection_metric_is_that_of_the_kind() -> None:
     assert Evaluation().metric_for([SIZE, SHAPE]) == "rmse"
 
 
+def test_an_unknown_inference_is_refused() -> None:
+    with pytest.raises(HyperparameterError, match=r"`inference` should be auto, loop or stacked\. Found .* = vmap`"):
+        Evaluation(inference="vmap")  # type: ignore[arg-type]
+
+
 def test_a_given_metric_has_to_fit_one_of_the_tasks() -> None:
     assert Evaluation(selection_metric="accuracy").metric_for([SHAPE]) == "accuracy"
     assert Evaluation(selection_metric="accuracy").metric_for([SIZE, SHAPE]) == "accuracy"
@@ -43,3 +48,12 @@ def test_out_of_range(field: str, value: int, least: int) -> None:
     with pytest.raises(HyperparameterError, match=f"`{field}` should be >= {least}. Found `{field} = {value}`."):
         Evaluation(**{field: value})
     assert getattr(Evaluation(**{field: least}), field) == least
+
+
+def test_figures_are_drawn_in_a_run_of_its_own_unless_told() -> None:
+    assert Evaluation().draws(alone=True) and not Evaluation().draws(alone=False)
+    assert Evaluation(figures="always").draws(alone=False) and not Evaluation(figures="never").draws(alone=True)
+    with pytest.raises(
+        HyperparameterError, match=r"`figures` should be auto, always or never. Found `figures = yes`\."
+    ):
+        Evaluation(figures="yes")  # type: ignore[arg-type]

@@ -10,7 +10,10 @@ from transfuse.metrics import (
     adaptive_calibration_error,
     equal_mass_reliability,
     expected_calibration_error,
+    maximum_calibration_error,
+    nll_floored,
     reliability,
+    root_mean_square_calibration_error,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "output_fusion" / "metrics_calibration.npz"
@@ -30,8 +33,13 @@ def test_golden_values(bins: int) -> None:
     assert ece == pytest.approx(float(golden[f"out_ece_l1_{bins}"]), abs=1e-6)
     adaptive = float(adaptive_calibration_error(confidence_N, correct_N, bins=bins))
     assert adaptive == pytest.approx(float(golden[f"out_adaptive_ece_l1_{bins}"]), abs=1e-6)
-    table = reliability(confidence_N, correct_N, bins=bins)
-    assert float(table.gaps.max()) == pytest.approx(float(golden[f"out_ece_max_{bins}"]), abs=1e-6)
+    largest = float(maximum_calibration_error(confidence_N, correct_N, bins=bins))
+    assert largest == pytest.approx(float(golden[f"out_ece_max_{bins}"]), abs=1e-6)
+    square = float(root_mean_square_calibration_error(confidence_N, correct_N, bins=bins))
+    assert square == pytest.approx(float(golden[f"out_ece_l2_{bins}"]), abs=1e-6)
+    masses = equal_mass_reliability(confidence_N, correct_N, bins=bins)
+    assert float(masses.root_mean_square_gap) == pytest.approx(float(golden[f"out_adaptive_ece_l2_{bins}"]), abs=1e-6)
+    assert float(masses.largest_gap) == pytest.approx(float(golden[f"out_adaptive_ece_max_{bins}"]), abs=1e-6)
 
 
 def test_confidences_on_edges_belong_to_the_bin_above() -> None:
@@ -44,12 +52,21 @@ def test_confidences_on_edges_belong_to_the_bin_above() -> None:
 
 def test_confidence_one_is_in_the_last_bin() -> None:
     table = reliability(torch.tensor([0.95, 1.0, 0.0]), torch.tensor([True, False, True]))
+    assert table.bins.tolist() == [0, 14]
     assert table.counts.tolist() == [1, 2]
     assert table.confidences.tolist() == pytest.approx([0, 0.975])
     assert table.accuracies.tolist() == [1, 0.5]
 
 
-@pytest.mark.parametrize("error", [expected_calibration_error, adaptive_calibration_error])
+@pytest.mark.parametrize(
+    "error",
+    [
+        expected_calibration_error,
+        adaptive_calibration_error,
+        maximum_calibration_error,
+        root_mean_square_calibration_error,
+    ],
+)
 def test_limits(error: type[expected_calibration_error]) -> None:
     right = torch.arange(20) < 15
     assert float(error(torch.full((20,), 0.75), right, bins=1)) == 0
@@ -69,3 +86,8 @@ def test_equal_mass_bins_differ_by_one_example_and_are_never_empty() -> None:
     confidence_N, correct_N = case("in_")
     assert equal_mass_reliability(confidence_N[:17], correct_N[:17], bins=5).counts.tolist() == [4, 4, 3, 3, 3]
     assert equal_mass_reliability(confidence_N[:3], correct_N[:3], bins=10).counts.tolist() == [1, 1, 1]
+
+
+def test_examples_at_the_floor_of_the_likelihood_are_counted() -> None:
+    log_probs_NC = torch.tensor([[0.0, -30.0], [0.0, -27.0], [-30.0, 0.0]], dtype=torch.float64)
+    assert int(nll_floored(log_probs_NC, torch.tensor([1, 1, 1]))) == 1

@@ -44,6 +44,7 @@ class SweepBuilder:
         seed: int = 0,
         skill: float = 1.0,
         members: int = 0,
+        data: str = "digits",
         shared_test: bool = True,
         fields: dict[str, Any] | None = None,
         config: dict[str, Any] | None = None,
@@ -64,7 +65,7 @@ class SweepBuilder:
             seed=seed,
             strategy=strategy,
             family=strategy.partition("/")[0],
-            data="digits",
+            data=data,
             model="mlp",
             problem={
                 "kind": "single_task",

@@ -100,7 +100,10 @@ def test_the_sweep_ends_in_a_leaderboard_on_disk_and_on_the_parent_run(parallel:
     assert parent.data.metrics["base_models/trained"] == 4
     client = MlflowClient(tracking_uri=f"sqlite:///{parallel / 'mlflow.db'}")
     files = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
-    assert {"report/leaderboard.csv", "report/leaderboard.md"} <= files
+    assert {"report/leaderboard.csv", "report/leaderboard.md", "report/report.html"} <= files
+    figures = {Path(item.path).name for item in client.list_artifacts(parent.info.run_id, "report/figures")}
+    assert figures == {path.name for path in (folder / "report" / "figures").iterdir()}
+    assert {"scores.png", "differences.png", "latency.png", "seconds.png", "reliability.png"} == figures
 
 
 def test_a_failed_job_costs_no_other_job_its_result(tmp_path: Path) -> None:

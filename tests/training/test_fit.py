@@ -154,6 +154,25 @@ def test_the_score_at_a_pause_is_that_of_the_weights_there(
     assert not equal_states(early.network, fitting.result().network)
 
 
+def test_a_snapshot_is_the_network_at_its_step_and_stays_so(
+    cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
+) -> None:
+    settings = Training(epochs=4, batch_size=8, keep="best", schedule="constant")
+    module = BaseModule(make_network(tasks), tasks, settings)
+    fitting = cpu.begin(module, make_split(40), make_split(20, 1), settings=settings, seed=0, name="x")
+    fitting.advance(7)
+    network = fitting.snapshot()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert all(torch.equal(value, module.network.state_dict()[key]) for key, value in before.items())
+    assert not network.training and all(each.grad is None for each in network.parameters())
+    fitting.advance(fitting.total_steps)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert any(not torch.equal(value, before[key]) for key, value in fitting.snapshot().state_dict().items())
+    shorter = Training(epochs=None, steps=7, batch_size=8, keep="last", schedule="constant")
+    alone = train(cpu, make_network(tasks), tasks, make_split(40), make_split(20, 1), shorter).network
+    assert all(torch.equal(value, before[key]) for key, value in alone.state_dict().items())
+
+
 def test_a_result_before_the_first_step_is_refused(
     cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
 ) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from transfuse.training import Training
 from transfuse.training.optimizer import group, lr_at, make_optimizer, restore, set_lr
+from transfuse.types import HyperparameterError
 
 
 def test_cosine_falls_from_the_peak_to_nothing_over_the_whole_budget() -> None:
@@ -16,6 +17,42 @@ def test_cosine_falls_from_the_peak_to_nothing_over_the_whole_budget() -> None:
     assert lr_at(settings, 50, 100) == pytest.approx(0.05)
     assert lr_at(settings, 99, 100) == pytest.approx(0.05 * (1 + math.cos(0.99 * math.pi)))
     assert lr_at(settings, 100, 100) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_each_cycle_of_a_cosine_begins_at_the_peak_and_falls_to_the_low_end() -> None:
+    settings = Training(lr=0.5, lr_low=0.1, cycles=3)
+    rates = [lr_at(settings, step, 12) for step in range(12)]
+    assert rates[:4] == pytest.approx([0.1 + 0.2 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])
+    assert rates[4:8] == rates[:4] == rates[8:]
+    assert lr_at(settings, 12, 12) == pytest.approx(0.1)
+
+
+def test_a_triangle_climbs_from_the_low_end_to_the_peak_and_back() -> None:
+    settings = Training(lr=0.5, lr_low=0.1, cycles=2, schedule="triangular")
+    rates = [lr_at(settings, step, 16) for step in range(16)]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.3, 0.2] * 2)
+
+
+def test_cycles_share_what_warmup_leaves() -> None:
+    settings = Training(lr=0.4, warmup=0.2, cycles=2)
+    rates = [lr_at(settings, step, 10) for step in range(10)]
+    assert rates[:2] == pytest.approx([0.2, 0.4])
+    assert rates[2] == rates[6] == 0.4 and rates[4] == pytest.approx(0.2)
+
+
+def test_cycles_that_do_not_divide_the_budget_begin_in_the_step_after_their_exact_place() -> None:
+    settings = Training(lr=1.0, cycles=3, schedule="triangular")
+    # u = 3 step / 10 mod 1
+    assert [lr_at(settings, step, 10) for step in range(5)] == pytest.approx([0.0, 0.6, 0.8, 0.2, 0.4])
+
+
+def test_ranges_of_cycles() -> None:
+    with pytest.raises(HyperparameterError, match="`cycles` should be >= 1. Found `cycles = 0`"):
+        Training(cycles=0)
+    with pytest.raises(HyperparameterError, match=r"`lr_low` should be in \[0, lr = 0.1\]. Found `lr_low = 0.2`"):
+        Training(lr=0.1, lr_low=0.2)
+    with pytest.raises(HyperparameterError, match="`schedule` should be cosine, triangular or constant"):
+        Training(schedule="sawtooth")
 
 
 def test_warmup_grows_linearly_to_the_peak() -> None:

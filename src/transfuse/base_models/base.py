@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from transfuse.base_models.recipe import Recipe
 from transfuse.models.architecture import Architecture
 from transfuse.randomness import derive_seed
+from transfuse.training.progress import Budget
 from transfuse.training.settings import Training
 from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, ProblemKind
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all members of a pool have in common: the run's data, model, training and seed."""
+    """What all members of a pool have in common: the run's data, model, training and seed.
+
+    Attributes:
+        fetch: copies what a URI of the tracking store names into a folder; gives the URI with an alias resolved, and
+            the file or folder.
+    """
 
     development: Development
     architecture: Architecture
@@ -23,6 +31,7 @@ class Setting:
     seed: int
     precision: str = "32-true"
     world_size: int = 1
+    fetch: Callable[[str, Path], tuple[str, Path]] | None = None
 
     def recipe(self, name: str, *, seed: int) -> Recipe:
         """A member trained from a fresh initialization on the problem's own data."""
@@ -35,6 +44,10 @@ class Setting:
             precision=self.precision,
             world_size=self.world_size,
         )
+
+    def budget(self) -> Budget:
+        """The layout of `training` on the problem's training data."""
+        return Budget.of(self.training, examples=len(self.development.train), world=self.world_size)
 
     def member_seed(self, index: int) -> int:
         """Seed of member `index`: hashed, so that no two members of any two runs share one by accident."""

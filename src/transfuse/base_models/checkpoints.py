@@ -34,15 +34,37 @@ class Checkpoints(BaseModelRecipe):
 
     def lay_out(self, setting: Setting) -> Members:
         """One recipe a file; the key is the tensors' content, wherever the file lies."""
-        return Members(recipes=tuple(self._member(setting, Path(path)) for path in self.paths))
+        recipes = (file_recipe(setting, Path(path), field="base_models.paths") for path in self.paths)
+        return Members(recipes=tuple(recipes))
 
-    def _member(self, setting: Setting, path: Path) -> Recipe:
-        if not path.is_file():
-            raise DataError(f"`base_models.paths` names {path}, which is no file.")
-        recipe = setting.recipe(path.stem, seed=0)
-        network = recipe.build()
-        load_strict(network, read_state(path)[0], source=str(path))
-        return replace(recipe, training=None, content=content_hash(network.state_dict()), path=str(path.absolute()))
+
+def file_recipe(setting: Setting, path: Path, *, field: str) -> Recipe:
+    """The recipe of weights in a file; one that does not fit the run's model is told now.
+
+    Args:
+        setting: of the run.
+        path: of the file.
+        field: of the config that names it, for messages.
+    """
+    if not path.is_file():
+        raise DataError(f"`{field}` names {path}, which is no file.")
+    return given_recipe(setting, path.stem, read_state(path)[0], source=str(path))
+
+
+def given_recipe(setting: Setting, name: str, state: Mapping[str, Tensor], *, source: str) -> Recipe:
+    """The recipe of given weights, which decide its key; weights that do not fit the run's model are told now.
+
+    Args:
+        setting: of the run.
+        name: of the member.
+        state: its weights.
+        source: what the messages call them.
+    """
+    recipe = setting.recipe(name, seed=0)
+    network = recipe.build()
+    load_strict(network, state, source=source)
+    own = network.state_dict()
+    return replace(recipe, training=None, content=content_hash(own), state=own)
 
 
 def content_hash(state: Mapping[str, Tensor]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -44,11 +44,13 @@ class Description:
         recipe: the pool's config name, such as `seeds`.
         members: in order.
         has_base: whether all members started from one known set of weights.
+        retrainable: whether the pool can be trained on parts of the training data: no member's weights are given.
     """
 
     recipe: str
     members: tuple[MemberDescription, ...]
     has_base: bool = False
+    retrainable: bool = False
 
     def __len__(self) -> int:
         return len(self.members)
@@ -90,6 +92,7 @@ class BaseModel:
         validation: task -> metric -> value on the validation split of the data that it was trained on.
         seconds: what its training took, whenever that was.
         trained_here: whether this run trained it (otherwise it was read from the store).
+        training: key of that training, where several members come from it and share its seconds.
     """
 
     description: MemberDescription
@@ -99,12 +102,18 @@ class BaseModel:
     validation: Mapping[str, Scores]
     seconds: float
     trained_here: bool
+    training: str | None = None
 
     def network(self) -> nn.Module:
         """A new network with this model's weights, in evaluation mode, sharing no storage with anything."""
         network = self.build()
         network.load_state_dict({key: value.clone() for key, value in self.state.items()})
         return network.eval()
+
+
+def training_seconds(members: Iterable[BaseModel]) -> float:
+    """What the trainings of `members` took together, each training counted once."""
+    return sum({member.training or member.description.key: member.seconds for member in members}.values())
 
 
 class BaseModels(ABC):
@@ -130,6 +139,16 @@ class BaseModels(ABC):
     @abstractmethod
     def logits(self, split: SplitName) -> dict[str, Tensor]:
         """Task -> (M, N, C) float32 outputs of all members on a split of the problem's data, in the split's order."""
+
+    @abstractmethod
+    def out_of_fold_logits(self, folds_N: Tensor) -> dict[str, Tensor]:
+        """Task -> (M, N, C) float32 outputs on the training split, in its order, of members trained without its fold.
+
+        Every fold trains the whole pool on the other folds; only where `description.retrainable`.
+
+        Args:
+            folds_N: (N,) int64 fold number of every training example.
+        """
 
     @abstractmethod
     def used(self) -> tuple[BaseModel, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transfuse.base_models.model import MemberDescription
 from transfuse.models.architecture import Architecture
@@ -31,11 +32,13 @@ class Recipe:
         seed: of this member alone.
         training: settings; None leaves the fresh initialization as it is.
         start: the recipe whose weights it starts from, or None for fresh ones.
+        step: optimizer step of the training whose weights these are; None for the weights that `training.keep` chooses.
+        train: alone (`one_by_one`), or in one step with other members (`together`), which rounds differently.
         precision: Lightning's name, such as `32-true`.
         world_size: number of devices that train together.
         trained_on: `target` or, in transfer problems, `source`.
         content: SHA-256 of given weights (a user's checkpoint), which then stand for everything else.
-        path: where given weights lie.
+        state: the given weights.
     """
 
     name: str
@@ -44,17 +47,24 @@ class Recipe:
     seed: int
     training: Training | None
     start: Recipe | None = None
+    step: int | None = None
+    train: Literal["one_by_one", "together"] = "one_by_one"
     precision: str = "32-true"
     world_size: int = 1
     trained_on: Literal["target", "source"] = "target"
     content: str | None = None
-    path: str | None = field(default=None, compare=False)
+    state: Mapping[str, Tensor] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def key(self) -> str:
         """SHA-256 of the canonical recipe."""
         canonical = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @cached_property
+    def training_key(self) -> str:
+        """Equal for all recipes that can share a training: they differ in `step`, or together in `seed`, alone."""
+        return replace(self, step=None, seed=0 if self.train == "together" else self.seed).key
 
     def canonical(self) -> dict[str, Any]:
         """The recipe as plain values: no paths, names, devices or progress settings."""
@@ -68,6 +78,8 @@ class Recipe:
             "seed": self.seed,
             "training": None if self.training is None else asdict(self.training),
             "start": None if self.start is None else self.start.key,
+            "step": self.step,
+            "train": self.train,
             "precision": self.precision,
             "world_size": self.world_size,
         }

@@ -4,7 +4,8 @@
     <store>/<key>/record.json                                          recipe, validation scores, checksum
     <store>/<key>/predictions/<data fingerprint>/<split>.safetensors   logits of every task, ids
 
-Reading needs no lock; whoever writes an entry, or judges one as damaged, holds its key's lock.
+Reading needs no lock; whoever writes an entry, or judges one as damaged, holds its key's lock, or that of the training
+which it comes from.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,19 @@ class Store:
 
     def put(self, key: str, state: Mapping[str, Tensor], record: Mapping[str, Any]) -> Entry:
         """Stores a base model under the key's lock; an entry of the same key is replaced, its predictions vanish."""
-        own = _detached(state)
-        with self._writing(key) as folder:
-            save_file(own, folder / "model.safetensors")
-            digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-            content = dict(record, sha256=digest, created=time.time())
-            (folder / "record.json").write_text(json.dumps(content, indent=2))
-        return Entry(state=own, record=content)
+        return self.put_all({key: Entry(state=state, record=record)})[key]
+
+    def put_all(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+        """Stores base models of one training: none takes its place before all are written."""
+        written = {}
+        with ExitStack() as writing:
+            for key, entry in entries.items():
+                written[key] = _write_entry(writing.enter_context(self._writing(key)), entry)
+        return written
+
+    def weights_file(self, key: str) -> Path:
+        """Where the weights of an entry lie."""
+        return self.folder / key / "model.safetensors"
 
     def get_predictions(
         self, key: str, fingerprint: str, split: str, *, weights: str, ids: Tensor
@@ -197,6 +204,16 @@ class Store:
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU that own their storage, as safetensors wants them (tied tensors too)."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _write_entry(folder: Path, entry: Entry) -> Entry:
+    """Weights and record in a folder; returns the entry as it can be read there."""
+    own = _detached(entry.state)
+    save_file(own, folder / "model.safetensors")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    content = dict(entry.record, sha256=digest, created=time.time())
+    (folder / "record.json").write_text(json.dumps(content, indent=2))
+    return Entry(state=own, record=content)
 
 
 def _write(path: Path, content: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -1,8 +1,20 @@
 """Opens the test split, once, when the fused model is final: predictions, scores, costs."""
 
+from transfuse.evaluation.analysis import Analysis, analyse
 from transfuse.evaluation.cost import inference_cost
 from transfuse.evaluation.predict import TestPredictor
 from transfuse.evaluation.score import Result, evaluate, write_predictions
 from transfuse.evaluation.settings import Evaluation
+from transfuse.evaluation.tables import write_tables
 
-__all__ = ["Evaluation", "Result", "TestPredictor", "evaluate", "inference_cost", "write_predictions"]
+__all__ = [
+    "Analysis",
+    "Evaluation",
+    "Result",
+    "TestPredictor",
+    "analyse",
+    "evaluate",
+    "inference_cost",
+    "write_predictions",
+    "write_tables",
+]

@@ -29,24 +29,30 @@ class TestPredictor(Protocol):
 
 def predictions_on(
     fused: FusedModel, test: Split, base_models: TestPredictor | None, *, batch_size: int
-) -> dict[str, Tensor]:
-    """Task -> outputs on the test split: (N, C), or (M, N, C) for a report about members (`fused.network` is None).
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Outputs on the test split, and the members' where they are made of them.
 
     With `fused.combiners` the members' stored outputs are combined, without a forward pass of any member.
+
+    Returns:
+        Task -> (N, C), or (M, N, C) for a report about members (`fused.network` is None); and task -> (M, N, C) of all
+        base models, empty where nothing is read of them.
 
     Raises:
         PredictionError: an output is not finite; the message names the task and the first example's id.
     """
+    members: dict[str, Tensor] = {}
     if fused.combiners is not None:
-        outputs = _combined(fused.combiners, _members(base_models, test))
+        members = _members(base_models, test)
+        outputs = _combined(fused.combiners, members)
     elif fused.network is not None:
         outputs = predict(fused.network, test.inputs, batch_size=batch_size)
     else:
-        members = list(fused.members)
-        outputs = {task: logits_MNC[members] for task, logits_MNC in _members(base_models, test).items()}
+        members = _members(base_models, test)
+        outputs = {task: logits_MNC[list(fused.members)] for task, logits_MNC in members.items()}
     for task, values in outputs.items():
         _require_finite(task, values, test.ids)
-    return outputs
+    return outputs, members
 
 
 @torch.no_grad()

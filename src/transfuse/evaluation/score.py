@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch.nn import Module
 from transfuse.evaluation.cost import inference_cost, mean_cost
 from transfuse.evaluation.predict import TestPredictor, predictions_on
 from transfuse.evaluation.settings import Evaluation
-from transfuse.metrics import mean_scores, scores
+from transfuse.metrics import ByClass, mean_scores, scores, scores_and_classes
 from transfuse.strategy.base import FusedModel
+from transfuse.strategy.output_fusion import Fused
 from transfuse.types import EmptyTaskError, PredictionError, Problem, Scores, Task
 
 
@@ -27,6 +28,8 @@ class Result:
         ids: (N,) int64 of the test examples.
         cost: `parameters`, `flops_per_example`, `latency_ms`, `peak_memory_mb`; of one member on average for a report
             about members.
+        members: task -> (M, N, C) outputs of all base models where the predictions are made of them, else empty.
+        by_class: task -> each class or label by itself, for one predictor of classes or label sets.
     """
 
     test: dict[str, Scores]
@@ -34,6 +37,8 @@ class Result:
     targets: dict[str, Tensor]
     ids: Tensor
     cost: dict[str, float]
+    members: dict[str, Tensor] = field(default_factory=dict)
+    by_class: dict[str, ByClass] = field(default_factory=dict)
 
 
 def evaluate(fused: FusedModel, problem: Problem, base_models: TestPredictor | None, *, settings: Evaluation) -> Result:
@@ -54,18 +59,21 @@ def evaluate(fused: FusedModel, problem: Problem, base_models: TestPredictor | N
     tasks = problem.development.tasks
     for task in tasks:
         _require_labels(task, test.targets[task.name])
-    outputs = predictions_on(fused, test, base_models, batch_size=settings.batch_size)
+    outputs, members = predictions_on(fused, test, base_models, batch_size=settings.batch_size)
     if missing := [task.name for task in tasks if task.name not in outputs]:
         raise PredictionError(f"The fused model gives {', '.join(outputs)}. It has no outputs for {missing[0]}.")
-    networks = _networks(fused, base_models)
+    scored = {task.name: _scores(task, outputs[task.name], test.targets[task.name]) for task in tasks}
+    networks = _networks(fused, base_models, settings)
     return Result(
-        test={task.name: _scores(task, outputs[task.name], test.targets[task.name]) for task in tasks},
+        test={task: values for task, (values, _) in scored.items()},
         outputs={task.name: outputs[task.name] for task in tasks},
         targets={task.name: test.targets[task.name] for task in tasks},
         ids=test.ids,
         cost=mean_cost(
             [inference_cost(network, test.inputs[:1], repeats=settings.latency_repeats) for network in networks]
         ),
+        members=members,
+        by_class={task: found for task, (_, found) in scored.items() if found is not None},
     )
 
 
@@ -81,13 +89,15 @@ def write_predictions(path: Path, result: Result) -> None:
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, path)
 
 
-def _scores(task: Task, outputs: Tensor, targets: Tensor) -> Scores:
+def _scores(task: Task, outputs: Tensor, targets: Tensor) -> tuple[Scores, ByClass | None]:
     if outputs.ndim == 3:
-        return mean_scores([scores(task, outputs_NC, targets) for outputs_NC in outputs])
-    return scores(task, outputs, targets)
+        return mean_scores([scores(task, outputs_NC, targets) for outputs_NC in outputs]), None
+    return scores_and_classes(task, outputs, targets)
 
 
-def _networks(fused: FusedModel, base_models: TestPredictor | None) -> list[Module]:
+def _networks(fused: FusedModel, base_models: TestPredictor | None, settings: Evaluation) -> list[Module]:
+    if isinstance(fused.network, Fused):
+        fused.network.members.inference = settings.inference
     if fused.network is not None:
         return [fused.network.eval()]
     assert base_models is not None

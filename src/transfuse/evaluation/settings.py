@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from transfuse.metrics import default_selection_metric, metric_names, unknown_metric
+from transfuse.strategy.output_fusion.members import Inference
 from transfuse.types import HyperparameterError, Task
 
 
@@ -19,18 +21,34 @@ class Evaluation:
         cross_fit: folds for honest validation scores of what was fitted on validation data, >= 2.
         latency_repeats: timed forward passes of one example, >= 1; fewer where they would take more than 0.2 s.
         batch_size: test examples a forward pass, >= 1.
+        figures: whether the analysis of test predictions is drawn: `auto` (in a run of its own; the report of a sweep
+            has figures), `always` or `never`. Its tables are written in any case.
+        inference: how a fused network runs its members: `loop` one after the other, `stacked` as one network where
+            their architecture allows it, `auto` the faster one.
     """
 
     selection_metric: str | None = None
     cross_fit: int = 5
     latency_repeats: int = 20
     batch_size: int = 1024
+    figures: Literal["auto", "always", "never"] = "auto"
+    inference: Inference = "auto"
 
     def __post_init__(self) -> None:
         for field, least in (("cross_fit", 2), ("latency_repeats", 1), ("batch_size", 1)):
             value = getattr(self, field)
             if value < least:
                 raise HyperparameterError(f"`{field}` should be >= {least}. Found `{field} = {value}`.")
+        if self.figures not in ("auto", "always", "never"):
+            raise HyperparameterError(f"`figures` should be auto, always or never. Found `figures = {self.figures}`.")
+        if self.inference not in ("auto", "loop", "stacked"):
+            raise HyperparameterError(
+                f"`inference` should be auto, loop or stacked. Found `inference = {self.inference}`."
+            )
+
+    def draws(self, *, alone: bool) -> bool:
+        """Whether figures are drawn; `alone` says that the run is not a job of a sweep."""
+        return self.figures == "always" or (self.figures == "auto" and alone)
 
     def metric_for(self, tasks: Sequence[Task]) -> str:
         """The selection metric for a problem with these tasks.

@@ -18,11 +18,13 @@ class Reliability:
     """The reliability table: one entry for each bin that holds examples.
 
     Attributes:
+        bins: (B,) int64 number of the bin, from 0.
         counts: (B,) number of examples, float64.
         confidences: (B,) their mean confidence.
         accuracies: (B,) the share of them that is right.
     """
 
+    bins: Tensor
     counts: Tensor
     confidences: Tensor
     accuracies: Tensor
@@ -36,6 +38,16 @@ class Reliability:
     def expected_gap(self) -> Tensor:
         """`sum_b n_b / N gap_b`; NaN without examples."""
         return (self.counts * self.gaps).sum() / self.counts.sum()
+
+    @property
+    def root_mean_square_gap(self) -> Tensor:
+        """`sqrt(sum_b n_b / N gap_b^2)`; NaN without examples."""
+        return ((self.counts * self.gaps.square()).sum() / self.counts.sum()).sqrt()
+
+    @property
+    def largest_gap(self) -> Tensor:
+        """`max_b gap_b`; NaN without examples."""
+        return self.gaps.max() if len(self.gaps) else torch.tensor(torch.nan, dtype=torch.float64)
 
 
 def reliability(confidence_N: Tensor, correct_N: Tensor, *, bins: int = NUM_BINS) -> Reliability:
@@ -82,6 +94,19 @@ def adaptive_calibration_error(confidence_N: Tensor, correct_N: Tensor, *, bins:
     return equal_mass_reliability(confidence_N, correct_N, bins=bins).expected_gap
 
 
+def root_mean_square_calibration_error(confidence_N: Tensor, correct_N: Tensor, *, bins: int = NUM_BINS) -> Tensor:
+    """`sqrt(sum_b n_b / N |accuracy_b - confidence_b|^2)` over bins of equal width: the l2 calibration error."""
+    return reliability(confidence_N, correct_N, bins=bins).root_mean_square_gap
+
+
+def maximum_calibration_error(confidence_N: Tensor, correct_N: Tensor, *, bins: int = NUM_BINS) -> Tensor:
+    """`max_b |accuracy_b - confidence_b|` over bins of equal width (Guo et al., 2017, equation 5).
+
+    One example alone in a bin decides it: with few examples it says little.
+    """
+    return reliability(confidence_N, correct_N, bins=bins).largest_gap
+
+
 def _table(confidence_N: Tensor, correct_N: Tensor, index_N: Tensor, bins: int) -> Reliability:
     count_B = torch.bincount(index_N, minlength=bins).double()
     confidence_B = torch.bincount(index_N, weights=confidence_N.double(), minlength=bins)
@@ -89,5 +114,8 @@ def _table(confidence_N: Tensor, correct_N: Tensor, index_N: Tensor, bins: int) 
     filled = count_B > 0
     count_B = count_B[filled]
     return Reliability(
-        counts=count_B, confidences=confidence_B[filled] / count_B, accuracies=correct_B[filled] / count_B
+        bins=filled.nonzero().squeeze(1),
+        counts=count_B,
+        confidences=confidence_B[filled] / count_B,
+        accuracies=correct_B[filled] / count_B,
     )

@@ -41,6 +41,11 @@ def nll(log_probs_NC: Tensor, labels_N: Tensor) -> Tensor:
     return example_nll(log_probs_NC, labels_N).mean()
 
 
+def nll_floored(log_probs_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """Number of examples whose label has a probability below 1e-12, at which `nll` counts them."""
+    return (log_probs_NC.gather(1, labels_N[:, None]) < math.log(NLL_FLOOR)).sum()
+
+
 def brier(log_probs_NC: Tensor, labels_N: Tensor) -> Tensor:
     """Mean of `example_brier`."""
     return example_brier(log_probs_NC, labels_N).mean()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from transfuse.metrics import classification, multilabel, regression
+from transfuse.metrics.by_class import ByClass, of_classes, of_labels
 from transfuse.metrics.names import metric_names, unknown_metric
 from transfuse.types import DataError, HyperparameterError, PredictionError, Scores, Task, TaskKind
 
@@ -47,8 +48,25 @@ def scores(task: Task, outputs_NC: Tensor, targets: Tensor) -> Scores:
     outputs_NC, targets = _prepared(task, outputs_NC, targets)
     if len(outputs_NC) == 0:
         return {}
-    values = {name: float(metric(outputs_NC, targets)) for name, metric in _METRICS[task.kind].items()}
-    return {name: value for name, value in values.items() if not math.isnan(value)}
+    return _defined(task, outputs_NC, targets, known={})
+
+
+def scores_and_classes(task: Task, outputs_NC: Tensor, targets: Tensor) -> tuple[Scores, ByClass | None]:
+    """`scores`, and the classes or labels one by one, whose means F1 and AUROC are: nothing is computed twice.
+
+    Returns:
+        The scores; and None for regression and without labelled examples, else one entry a class or label.
+    """
+    outputs_NC, targets = _prepared(task, outputs_NC, targets)
+    if len(outputs_NC) == 0:
+        return {}, None
+    if task.kind == "regression":
+        return _defined(task, outputs_NC, targets, known={}), None
+    found = of_classes(outputs_NC, targets) if task.kind == "classification" else of_labels(outputs_NC, targets)
+    # of two classes, the AUROC is that of class 1
+    auroc_C = found.auroc_C[1:] if task.kind == "classification" and task.outputs == 2 else found.auroc_C
+    known = {"f1_macro": float(found.f1_C.nanmean()), "auroc": float(auroc_C.nanmean())}
+    return _defined(task, outputs_NC, targets, known=known), found
 
 
 def score(task: Task, outputs_NC: Tensor, targets: Tensor, metric: str) -> float:
@@ -94,6 +112,15 @@ def per_example(task: Task, outputs_NC: Tensor, targets: Tensor, metric: str) ->
     labelled_N = targets >= 0
     values_N[labelled_N] = _PER_EXAMPLE[task.kind][metric](outputs_NC[labelled_N], targets[labelled_N])
     return values_N
+
+
+def _defined(task: Task, outputs_NC: Tensor, targets: Tensor, known: Mapping[str, float]) -> Scores:
+    """The metrics that are defined for prepared predictions; those that are `known` are not computed."""
+    values = {
+        name: known[name] if name in known else float(metric(outputs_NC, targets))
+        for name, metric in _METRICS[task.kind].items()
+    }
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _prepared(task: Task, outputs_NC: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,13 +48,18 @@ def report(sweep: str | Path = "last", outputs: str | Path = "outputs", level: f
     """
     from rich.console import Console
 
+    from transfuse.report.html import write_html  # evaluation and figures load only where a page is written
+
     found = read_sweep(find_sweep(sweep, outputs))
-    result = comparison(found, add_delta_m(found.records), level)
-    files = write_report(result, found.folder / "report")
+    completion = add_delta_m(found.records)
+    result = comparison(found, completion, level)
+    folder = found.folder / "report"
+    files = write_report(result, folder)
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width of its own
         console = Console(width=WIDE + 12)  # long names fit
     console.print(render(result))
-    for file in files:
+    page, *_ = write_html(result, completion.records, folder)
+    for file in (*files, page):
         console.print(str(file), highlight=False, soft_wrap=True, markup=False)
     return result

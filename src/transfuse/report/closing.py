@@ -18,14 +18,14 @@ def closing(outputs: Path) -> Panel:
         "\n".join(
             [
                 "[bold]Results[/bold]",
-                f"  {outputs}/sweeps/<date>/<time>/report/   one leaderboard a sweep: Markdown, CSV",
-                f"  {newest}   the last sweep",
+                f"  {outputs}/sweeps/<date>/<time>/report/   one a sweep: report.html, leaderboard.md, .csv",
+                f"  {newest}/report/report.html   of the last sweep: open it in a browser",
                 f"  {outputs}/store/   base models: a second run reuses them all",
                 f"  {outputs}/mlflow.db   every run with its settings, scores and curves",
                 "",
                 "[bold]Open them[/bold]",
                 "  make ui       compare the runs in MLflow: http://127.0.0.1:5000",
-                "  make report   print the last leaderboard again",
+                "  make report   print the last leaderboard and write its report.html again",
                 "",
                 "[bold]Go on[/bold]",
                 "  .venv/bin/transfuse strategy=output_fusion/average base_models.count=3",

@@ -13,7 +13,7 @@ from transfuse.evidence import Interval, holm, mean_interval, paired_difference,
 from transfuse.evidence.interval import require_level
 from transfuse.metrics import higher_is_better
 from transfuse.report.comparison import Comparison, Row, Table
-from transfuse.report.contests import Contest, Entry, contests, matching
+from transfuse.report.contests import Contest, Entry, contests, paired
 from transfuse.report.examples import ExampleLosses
 from transfuse.report.multi_task import Completion, complete
 from transfuse.report.notes import table_notes
@@ -104,14 +104,9 @@ def _scored(contest: Contest) -> list[_Scored]:
     for label in dict.fromkeys(entry.label for entry in known):
         entries = sorted((entry for entry in known if entry.label == label), key=lambda entry: entry.record.seed)
         is_reference = entries[0].record.strategy == name
-        partners = [] if is_reference else [(entry, matching(entry, references)) for entry in entries]
-        pairs = [(mine, other) for mine, other in partners if other is not None and _same_test(mine, other)]
-        found.append(_Scored(label=label, entries=tuple(entries), pairs=tuple(pairs), is_reference=is_reference))
+        pairs = () if is_reference else paired(entries, references)
+        found.append(_Scored(label=label, entries=tuple(entries), pairs=pairs, is_reference=is_reference))
     return found
-
-
-def _same_test(mine: Entry, other: Entry) -> bool:
-    return mine.record.fingerprints.get("test") == other.record.fingerprints.get("test")
 
 
 def _difference(runs: _Scored, metric: str, losses: ExampleLosses, level: float) -> tuple[Interval | None, bool]:

@@ -105,6 +105,16 @@ def matching(entry: Entry, candidates: Sequence[Entry]) -> Entry | None:
     return same_seed[0] if len(same_seed) == 1 else None
 
 
+def paired(entries: Sequence[Entry], references: Sequence[Entry]) -> tuple[tuple[Entry, Entry], ...]:
+    """Each entry with the reference that matches it and was scored on the same test set; others are left out."""
+    partners = [(entry, matching(entry, references)) for entry in entries]
+    return tuple((mine, other) for mine, other in partners if other is not None and _same_test(mine, other))
+
+
+def _same_test(mine: Entry, other: Entry) -> bool:
+    return mine.record.fingerprints.get("test") == other.record.fingerprints.get("test")
+
+
 def _contest(data: str, model: str, kind: str, records: Mapping[Path, RunRecord]) -> Contest:
     entries: dict[tuple[str, int], Entry] = {}
     repeated = []

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from transfuse.metrics import per_example
 from transfuse.report.contests import Entry
+from transfuse.report.outputs import read_outputs
 from transfuse.types import PredictionError, Task
 
 # metrics that are means over examples, so that differences of examples average to the difference of the metric
@@ -66,7 +65,7 @@ class ExampleLosses:
 
     def _losses(self, folder: Path) -> Losses | None:
         if folder not in self._read:
-            self._read[folder] = _losses(folder / "predictions.safetensors", self.task, self.metric)
+            self._read[folder] = _losses(folder, self.task, self.metric)
         return self._read[folder]
 
 
@@ -76,14 +75,14 @@ def share_test_set(entries: Sequence[Entry]) -> bool:
     return len(fingerprints) == 1 and None not in fingerprints
 
 
-def _losses(path: Path, task: Task, metric: str) -> Losses | None:
-    try:
-        stored = load_file(path)
-        outputs, labels, ids = stored[f"{task.name}/outputs"], stored[f"{task.name}/labels"], stored["ids"]
-        # a report about members (M, N, C) has the mean of their losses
-        outputs_MNC = outputs if outputs.ndim == 3 else outputs[None]
-        losses_MN = torch.stack([per_example(task, outputs_NC, labels, metric) for outputs_NC in outputs_MNC])
-    except (OSError, KeyError, SafetensorError, PredictionError):
+def _losses(folder: Path, task: Task, metric: str) -> Losses | None:
+    stored = read_outputs(folder, task.name)
+    if stored is None:
         return None
-    order = ids.argsort()
-    return ids[order], losses_MN.mean(0)[order].numpy()
+    try:
+        # a report about members (M, N, C) has the mean of their losses
+        losses_MN = torch.stack([per_example(task, outputs, stored.labels, metric) for outputs in stored.outputs_MNC])
+    except PredictionError:
+        return None
+    order = stored.ids_N.argsort()
+    return stored.ids_N[order], losses_MN.mean(0)[order].numpy()

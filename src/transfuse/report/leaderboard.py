@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transfuse.report.comparison import Comparison, Row, Table
 from transfuse.report.numbers import amount, spread
+from transfuse.report.problems import OverProblems, over_problems
 from transfuse.report.tables import difference_text, direction, p_text, places, summary, title
 
 
@@ -28,6 +29,8 @@ def to_markdown(comparison: Comparison) -> str:
     parts = ["# Leaderboard", f"Sweep `{comparison.sweep}`."]
     for table in comparison.tables:
         parts += [f"## {title(table)}", _grid(table, comparison.level), _list(table.notes)]
+    for found in over_problems(comparison.tables, comparison.level):
+        parts += [f"## All problems, by {found.metric}", _ranks(found), _list(found.sentences)]
     parts += ["## Jobs", _list([line.strip() for line in summary(comparison)])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -48,6 +51,11 @@ def _grid(table: Table, level: float) -> str:
     ]
     alignment = ["---", *["---:"] * 4, "---", *["---:"] * 5]
     return "\n".join(_line(cells) for cells in (header, alignment, *(_cells(table, row) for row in table.rows)))
+
+
+def _ranks(found: OverProblems) -> str:
+    rows = [(f"`{found.strategies[index]}`", f"{found.ranking.mean_ranks_K[index]:.2f}") for index in found.order]
+    return "\n".join(_line(cells) for cells in (("strategy", "mean rank"), ("---", "---:"), *rows))
 
 
 def _cells(table: Table, row: Row) -> list[str]:

@@ -9,6 +9,7 @@ from transfuse.report.comparison import Row
 from transfuse.report.contests import Contest
 from transfuse.report.examples import MEANS_OVER_EXAMPLES, share_test_set
 from transfuse.report.numbers import decimals, fixed
+from transfuse.report.overlap import common_test_share
 
 
 def table_notes(contest: Contest, rows: Sequence[Row], reference: str | None, level: float) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ def _on_reference(contest: Contest, rows: Sequence[Row], reference: str | None, 
         f"difference: to {reference}, paired by seed, with its {100 * level:g} % interval; verdicts after Holm's "
         f"correction for {len(compared)} comparison{'s' if len(compared) > 1 else ''}."
     )
-    return [sentence, _on_chance(contest, compared), *_on_resolution(compared), *notes]
+    return [sentence, _on_chance(contest, compared), *_on_overlap(contest), *_on_resolution(compared), *notes]
 
 
 def _on_chance(contest: Contest, compared: Sequence[Row]) -> str:
@@ -61,6 +62,17 @@ def _on_chance(contest: Contest, compared: Sequence[Row]) -> str:
     if not share_test_set(contest.entries):
         return "intervals count the chance of seeds alone: each seed has a test set of its own."
     return "intervals count the chance of seeds alone where predictions are missing."
+
+
+def _on_overlap(contest: Contest) -> list[str]:
+    """Reference: C. Nadeau, Y. Bengio, Inference for the generalization error, 2003, Machine Learning 52, 239-281."""
+    share = common_test_share(contest.entries)
+    if share == 0:
+        return []
+    return [
+        f"each seed splits the same data anew: two test sets share {100 * share:.3g} % of their examples on average, "
+        "so seeds are not independent and the intervals are somewhat too narrow (Nadeau and Bengio, 2003)."
+    ]
 
 
 def _on_resolution(compared: Sequence[Row]) -> list[str]:

@@ -32,6 +32,7 @@ class Predictions:
         kind: of the task.
         labels: (N,) int64 classes | (N, C) zeros and ones | (N, C) values; None where nothing is known. Single ones
             are unlabelled where they are -1 (classes) or NaN.
+        features_NF: (N, F) numbers that describe each example, for combiners that read more than outputs.
         scores_M: (M,) validation scores of the members, in the metric that a weight rule asks for; only read where
             there are no labels to compute them from.
         task: what is predicted, where a run says so: its name, classes and units.
@@ -43,6 +44,7 @@ class Predictions:
     logits_MNC: Tensor
     kind: TaskKind
     labels: Tensor | None = None
+    features_NF: Tensor | None = None
     scores_M: Tensor | None = None
     task: Task | None = None
     metric: str | None = None
@@ -99,7 +101,10 @@ class Predictions:
     def at(self, index: Tensor, generator: torch.Generator) -> Predictions:
         """The examples at `index`, with a generator of their own."""
         labels = None if self.labels is None else self.labels[index]
-        return replace(self, logits_MNC=self.logits_MNC[:, index], labels=labels, generator=generator)
+        features_NF = None if self.features_NF is None else self.features_NF[index]
+        return replace(
+            self, logits_MNC=self.logits_MNC[:, index], labels=labels, features_NF=features_NF, generator=generator
+        )
 
 
 def log_outcomes(logits: Tensor, kind: TaskKind) -> Tensor:

@@ -66,5 +66,6 @@ def track(comparison: Comparison, tracker: Tracker) -> None:
     parent = comparison.sweep / ".tracking-run"
     run = parent.read_text() if parent.exists() else ""
     tracker.metrics(run, {"base_models/trained": comparison.trained, "base_models/reused": comparison.reused})
+    # files, and the folder `figures` whole
     tracker.artifacts(run, sorted((comparison.sweep / "report").glob("*")), "report")
     tracker.finish(run, "failed" if comparison.failed else "finished")

@@ -11,7 +11,9 @@ RunKind = Literal["sweep", "job", "base_model"]
 
 
 class Tracker(ABC):
-    """Runs in a tracking store. No method raises: what cannot be tracked is told once, in the log and in `failure`.
+    """Runs in a tracking store.
+
+    No method that writes raises: what cannot be tracked is told once, in the log and in `failure`.
 
     Runs are named by the id that `start` returns. It is empty when there is no store; all methods take that id too.
     """
@@ -72,6 +74,21 @@ class Tracker(ABC):
     @abstractmethod
     def model(self, run_id: str, /, name: str, weights: Path, config: Mapping[str, Any]) -> None:
         """Publishes a network as a logged model of the run: its safetensors file and `config.json`, no pickle."""
+
+    @abstractmethod
+    def fetch(self, uri: str, folder: Path) -> tuple[str, Path]:
+        """Copies a published network's files into an empty folder, and creates nothing in the store.
+
+        Args:
+            uri: `models:/<name>/<version>`, `models:/<name>@<alias>`, `models:/<model id>` or `runs:/<run id>/<path>`.
+            folder: where to.
+
+        Returns:
+            The URI with an alias resolved, and the file or folder.
+
+        Raises:
+            DataError: there is no such store, model, run or artifact.
+        """
 
     @abstractmethod
     def finish(self, run_id: str, /, status: Literal["finished", "failed"]) -> None:

@@ -24,6 +24,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # A dead server costs seconds, not the minutes of MLflow's own defaults (7 retries of 120 s).
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -70,6 +71,14 @@ def connect(uri: str, artifacts: str | None, experiment: str, outputs: Path) -> 
 
         client = MlflowClient(tracking_uri=uri)
         return Connection(client, _experiment(client, experiment, artifacts))
+
+
+def connect_to_read(uri: str) -> MlflowClient:
+    """A client of a store that is there already; unlike `connect`, it creates nothing."""
+    _prepare()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
 
 
 def _prepare() -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfuse.base_models import Trained
+from transfuse.base_models import Store, Trained
 from transfuse.metrics import named
 from transfuse.strategy.base import FusedModel
 from transfuse.tracking.base import Tracker
 from transfuse.tracking.record import RunRecord
 from transfuse.types import Problem
 
-_FILES = ("record.json", "predictions.safetensors", ".hydra", "transfuse.log")
+_FILES = ("record.json", "predictions.safetensors", "analysis", ".hydra", "transfuse.log")
 
 
 @dataclass(kw_only=True)
@@ -24,10 +24,12 @@ class Journal:
     Attributes:
         tracker: where entries go.
         folder: of the run; its files become artifacts.
+        store: where base models are kept.
     """
 
     tracker: Tracker
     folder: Path
+    store: Store
     _run: str = field(default="", init=False)
     _tags: Mapping[str, str] = field(default_factory=dict, init=False)
 
@@ -52,18 +54,23 @@ class Journal:
         self.tracker.dataset(self._run, development.name, test, "test", {"test": len(problem.test)})
 
     def base_model(self, news: Trained) -> None:
-        """An entry of its own for a training that this run did, linked by its key and by the job's id."""
-        description, recipe = news.member.description, news.recipe
+        """An entry of its own for a training that this run did, linked by its members' keys and by the job's id."""
+        recipe, members = news.recipe, news.members
         tags = {
-            "transfuse.key": description.key,
+            "transfuse.key": ",".join(member.description.key for member in members),
             "transfuse.trained_by": self._run,
             "transfuse.data": self._tags["transfuse.data"],
-            "transfuse.model": description.architecture,
+            "transfuse.model": recipe.architecture.name,
             "transfuse.seed": self._tags["transfuse.seed"],
         }
-        run = self.tracker.start("base_model", description.name, tags=tags, params=recipe.canonical())
+        run = self.tracker.start("base_model", recipe.name, tags=tags, params=recipe.canonical())
         self.tracker.curves(run, news.result.history)
-        self.tracker.metrics(run, named("validation", news.member.validation) | {"cost/seconds": news.member.seconds})
+        self.tracker.metrics(run, {"cost/seconds": news.result.seconds})
+        for member in members:
+            prefix = "validation" if len(members) == 1 else f"member/{member.description.name}/validation"
+            self.tracker.metrics(run, named(prefix, member.validation))
+            weights = self.store.weights_file(member.description.key)
+            self.tracker.model(run, member.description.name, weights, {"model": dict(member.architecture.recipe)})
         self.tracker.finish(run, "finished")
 
     def progress(self, name: str, scores: Mapping[str, float], cost: Mapping[str, float]) -> None:
@@ -71,11 +78,17 @@ class Journal:
         values = {**scores, **{f"cost/{key}": value for key, value in cost.items()}}
         self.tracker.metrics(self._run, {f"arm/{name}/{key}": value for key, value in values.items()})
 
-    def finish(self, record: RunRecord, fused: FusedModel) -> None:
-        """Final metrics, costs, curves, files and the fused model."""
+    def finish(self, record: RunRecord, fused: FusedModel, analysis: Mapping[str, float]) -> None:
+        """Final metrics, costs, curves, files and the fused model.
+
+        Args:
+            record: of the run.
+            fused: what it made.
+            analysis: numbers that are no metrics of the record, such as `analysis/mce`.
+        """
         self.tracker.curves(self._run, fused.history)
         costs = {f"cost/{name}": value for name, value in record.cost.items()}
-        self.tracker.metrics(self._run, {**record.metrics, **costs})
+        self.tracker.metrics(self._run, {**record.metrics, **costs, **analysis})
         keys = ",".join(str(member["key"]) for member in record.base_models)
         self.tracker.tags(self._run, {"transfuse.base_models": keys})
         self.tracker.artifacts(self._run, [path for name in _FILES if (path := self.folder / name).exists()])

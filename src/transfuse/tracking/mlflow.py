@@ -26,6 +26,7 @@ from transfuse.tracking.entries import (
     flat_tags,
     model_name,
 )
+from transfuse.tracking.published import fetch
 from transfuse.types import HyperparameterError
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class MlflowTracker:
             folder.
         artifacts: artifact location of a new experiment; None: `mlartifacts` in the outputs folder, or the server's own
             place where `uri` is a server.
-        log_model: whether fused networks are copied into MLflow as logged models.
+        log_model: whether fused networks and newly trained base models are copied into MLflow as logged models.
     """
 
     experiment: str = "transfuse"
@@ -224,6 +225,12 @@ class MlflowRuns(Tracker):
         client.log_model_artifact(logged.model_id, str(weights))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+
+    def fetch(self, uri: str, folder: Path) -> tuple[str, Path]:
+        """Copies a published network's files: see `Tracker.fetch`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own calls of SQLAlchemy
+            return fetch(self._uri, uri, folder)
 
     @_safely
     def finish(self, run_id: str, /, status: Literal["finished", "failed"]) -> None:

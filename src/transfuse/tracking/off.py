@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transfuse.tracking.base import RunKind, Tracker
+from transfuse.types import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,10 @@ class Off(Tracker):
 
     def model(self, run_id: str, /, name: str, weights: Path, config: Mapping[str, Any]) -> None:
         """Nothing."""
+
+    def fetch(self, uri: str, folder: Path) -> tuple[str, Path]:
+        """There is no store to read from."""
+        raise DataError(f"{uri} cannot be read without a tracking store. Did you mean tracking=mlflow?")
 
     def finish(self, run_id: str, /, status: Literal["finished", "failed"]) -> None:
         """Nothing."""

@@ -9,6 +9,7 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,11 @@ class RunRecord:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that a result depends on."""
+    return dict(_versions())
+
+
+@cache  # reading them takes milliseconds, which each job of a sweep would pay
+def _versions() -> Mapping[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transfuse.training.plan import ParameterGroup as ParameterGroup
     from transfuse.training.plan import Phase as Phase
     from transfuse.training.plan import Plan as Plan
+    from transfuse.training.together import TogetherModule as TogetherModule
     from transfuse.training.transfer import TransferModule as TransferModule
 
 _LAZY = {
@@ -32,6 +33,7 @@ _LAZY = {
     "ParameterGroup": "plan",
     "Phase": "plan",
     "Plan": "plan",
+    "TogetherModule": "together",
     "TransferModule": "transfer",
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "ParameterGroup",
     "Phase",
     "Plan",
+    "TogetherModule",
     "Training",
     "TransferModule",
 ]

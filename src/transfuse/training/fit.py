@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from transfuse.data.loaders import examples_per_epoch
 from transfuse.randomness import global_stream, make_generator
 from transfuse.training.exchange import open_exchange
 from transfuse.training.interrupt import interruptible
@@ -123,18 +122,7 @@ class Fit:
         """Lays out a training that is advanced piece by piece; trains nothing yet. Arguments as of a call."""
         if module.settings != settings:
             raise HyperparameterError(f"{name}: `settings` should be those of the module. Found different ones.")
-        examples = examples_per_epoch(len(train), settings.batch_size, self.world_size)
-        epoch_batches = -(-examples // settings.batch_size)
-        epoch_steps = -(-epoch_batches // settings.accumulate)
-        total_steps = settings.steps if settings.epochs is None else settings.epochs * epoch_steps
-        assert total_steps is not None, "exactly one of epochs and steps is set"
-        module.budget = Budget(
-            name=name,
-            seed=seed,
-            total_steps=total_steps,
-            epoch_batches=epoch_batches,
-            accumulate=settings.accumulate,
-        )
+        module.budget = Budget.of(settings, examples=len(train), world=self.world_size, name=name, seed=seed)
         return Fitting(self, module, train, validation)
 
     def trainer(self, module: TrainingModule, *, steps: int) -> Trainer:
@@ -209,13 +197,10 @@ class Fitting:
             if "validation/loss" not in progress.scores:
                 raise NonFiniteError(f"{module.budget.name}: no validation loss was measured: nothing was trained yet.")
             state, loss = module.network.state_dict(), progress.scores["validation/loss"]
-        network = copy.deepcopy(module.network).cpu()
+        network = self.snapshot()
         network.load_state_dict(state)
-        network.requires_grad_(True)
-        for parameter in network.parameters():
-            parameter.grad = None
         return FitResult(
-            network=network.eval(),
+            network=network,
             history=tuple(dict(row) for row in progress.history),
             seconds=self._seconds,
             steps=progress.step,
@@ -223,6 +208,14 @@ class Fitting:
             best_epoch=progress.best_epoch,
             validation_loss=loss,
         )
+
+    def snapshot(self) -> nn.Module:
+        """The network as it is at this step: on the CPU, in evaluation mode, with weights of its own."""
+        network = copy.deepcopy(self._module.network).cpu()
+        network.requires_grad_(True)
+        for parameter in network.parameters():
+            parameter.grad = None
+        return network.eval()
 
     def _run(self, stop: int) -> None:
         module = self._module

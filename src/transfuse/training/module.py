@@ -69,6 +69,32 @@ class TrainingModule(LightningModule, ABC):
         """Task -> (N, C)."""
         return self.network(inputs)  # type: ignore[no-any-return]
 
+    def losses(self, batch: Batch) -> list[Tensor]:
+        """Each task's loss of a batch, times its `loss_scale`."""
+        outputs, targets = self.outputs(batch.inputs), batch.targets
+        return [
+            loss if task.loss_scale == 1.0 else task.loss_scale * loss
+            for task in self.tasks
+            for loss in (task_loss(task, outputs[task.name], targets[task.name]),)
+        ]
+
+    def validation_losses(self, batch: Batch) -> list[Tensor]:
+        """The same of a validation batch."""
+        return self.losses(batch)
+
+    def keep_weights(self, epoch: int, loss: float) -> None:
+        """At an epoch's end: notes the weights where `settings.keep` asks for them.
+
+        Args:
+            epoch: that ends, counted from 1.
+            loss: of validation.
+        """
+        progress = self.progress
+        if loss < progress.best_loss or self.settings.keep == "last":
+            state = self.network.state_dict()
+            progress.best = {key: value.detach().clone() for key, value in state.items()}
+            progress.best_epoch, progress.best_loss = epoch, loss
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups that together hold all parameters."""
         return [group(list(self.parameters()), weight_decay=self.settings.weight_decay)]
@@ -139,7 +165,7 @@ class TrainingModule(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         try:
-            losses = self._losses(batch)
+            losses = self.losses(batch)
             _add(self._sums_T, losses, self._one, batch.ids.shape[0])
             loss = self.objective(losses)
         except Exception as error:
@@ -194,7 +220,7 @@ class TrainingModule(LightningModule, ABC):
         if len(batch.ids) == 0:
             return
         try:
-            _add(self._validation_T, self._losses(batch), self._one, batch.ids.shape[0])
+            _add(self._validation_T, self.validation_losses(batch), self._one, batch.ids.shape[0])
         except Exception as error:
             self._tell(error)
             raise
@@ -224,14 +250,6 @@ class TrainingModule(LightningModule, ABC):
             self.exchange.write_progress(progress)
 
     # sums
-
-    def _losses(self, batch: Batch) -> list[Tensor]:
-        outputs, targets = self.outputs(batch.inputs), batch.targets
-        return [
-            loss if task.loss_scale == 1.0 else task.loss_scale * loss
-            for task in self.tasks
-            for loss in (task_loss(task, outputs[task.name], targets[task.name]),)
-        ]
 
     def _zeros(self) -> Tensor:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
@@ -274,11 +292,7 @@ class TrainingModule(LightningModule, ABC):
         progress.history.append({"epoch": epoch, "step": progress.step, **train, **validation, "lr": lr})
         progress.epoch_means.append(means_T)
         self._sums_T.zero_()
-        loss = validation["validation/loss"]
-        if loss < progress.best_loss or self.settings.keep == "last":
-            state = self.network.state_dict()
-            progress.best = {key: value.detach().clone() for key, value in state.items()}
-            progress.best_epoch, progress.best_loss = epoch, loss
+        self.keep_weights(epoch, validation["validation/loss"])
         patience = self.settings.patience
         if patience is not None and epoch - self._lowest_epoch() >= patience:
             progress.stopped = self.trainer.should_stop = True

@@ -39,15 +39,29 @@ def restore(optimizer: Optimizer, saved: dict[str, Any]) -> None:
 def lr_at(settings: Training, step: int, total_steps: int) -> float:
     """The learning rate of step `step`, counted from 0, of a budget of `total_steps`.
 
-    Warm-up over the first `w = round(warmup * total_steps)` steps: `lr (step + 1) / w`; then `constant`: `lr`, or
-    `cosine`: `lr (1 + cos(pi (step - w) / (total_steps - w))) / 2`, which would reach 0 one step after the last.
+    Warm-up over the first `w = round(warmup * total_steps)` steps: `lr (step + 1) / w`. Then `cycles` equal parts, with
+    `u` in [0, 1) for how far a step is in its own (1 would be the step after its last):
+
+    * `cosine`: `lr_low + (lr - lr_low) (1 + cos(pi u)) / 2`; with several cycles warm restarts (Loshchilov & Hutter
+      2017, 1608.03983);
+    * `triangular`: `lr_low + (lr - lr_low) (1 - |2 u - 1|)` (Smith 2017, 1506.01186);
+    * `constant`: `lr`.
+
+    Example:
+        >>> [lr_at(Training(lr=1.0, cycles=2), step, 4) for step in range(4)]
+        [1.0, 0.5, 1.0, 0.5]
     """
     warmup = round(settings.warmup * total_steps)
     if step < warmup:
         return settings.lr * (step + 1) / warmup
     if settings.schedule == "constant":
         return settings.lr
-    return settings.lr * (1 + math.cos(math.pi * (step - warmup) / max(total_steps - warmup, 1))) / 2
+    # u = at / span, in whole numbers as long as possible: a cycle begins exactly where it should
+    span = max(total_steps - warmup, 1)
+    at = (step - warmup) * settings.cycles
+    at = at % span if at < settings.cycles * span else span
+    height = (1 + math.cos(math.pi * at / span)) / 2 if settings.schedule == "cosine" else 1 - abs(2 * at / span - 1)
+    return settings.lr_low + (settings.lr - settings.lr_low) * height
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transfuse.data.loaders import examples_per_epoch
+from transfuse.training.settings import Training
+
 Row = dict[str, float]
 
 
@@ -29,6 +32,21 @@ class Budget:
     total_steps: int
     epoch_batches: int
     accumulate: int
+
+    @classmethod
+    def of(cls, settings: Training, *, examples: int, world: int, name: str = "", seed: int = 0) -> Budget:
+        """The layout of a training on `examples` training examples by `world` processes."""
+        epoch_batches = math.ceil(examples_per_epoch(examples, settings.batch_size, world) / settings.batch_size)
+        epoch_steps = math.ceil(epoch_batches / settings.accumulate)
+        total_steps = settings.steps if settings.epochs is None else settings.epochs * epoch_steps
+        assert total_steps is not None, "exactly one of epochs and steps is set"
+        return cls(
+            name=name,
+            seed=seed,
+            total_steps=total_steps,
+            epoch_batches=epoch_batches,
+            accumulate=settings.accumulate,
+        )
 
     @property
     def epoch_steps(self) -> int:

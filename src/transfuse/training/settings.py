@@ -21,7 +21,10 @@ class Training:
         lr: peak learning rate, > 0.
         weight_decay: decoupled for adamw, L2 for the others, >= 0.
         momentum: of sgd, in [0, 1).
-        schedule: `cosine` (to 0 at the end of the whole budget) or `constant`.
+        schedule: of each cycle: `cosine` (from `lr` down to `lr_low`), `triangular` (from `lr_low` up to `lr` and down
+            again) or `constant`.
+        cycles: equal parts of the budget after warm-up, >= 1; the schedule begins anew in each.
+        lr_low: where `cosine` and `triangular` end, in [0, lr].
         warmup: share of the budget with a linearly growing learning rate, in [0, 1).
         gradient_clip: largest global gradient norm; null leaves gradients alone.
         accumulate: batches added up for one optimizer step, >= 1.
@@ -36,7 +39,9 @@ class Training:
     lr: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "triangular", "constant"] = "cosine"
+    cycles: int = 1
+    lr_low: float = 0.0
     warmup: float = 0.0
     gradient_clip: float | None = None
     accumulate: int = 1
@@ -56,7 +61,9 @@ class Training:
         _require(0 < self.lr < math.inf, "lr", "> 0 and finite", self.lr)
         _require(self.weight_decay >= 0, "weight_decay", ">= 0", self.weight_decay)
         _require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
-        _require(self.schedule in ("cosine", "constant"), "schedule", "cosine or constant", self.schedule)
+        _require(self.schedule in _SCHEDULES, "schedule", "cosine, triangular or constant", self.schedule)
+        _require(self.cycles >= 1, "cycles", ">= 1", self.cycles)
+        _require(0 <= self.lr_low <= self.lr, "lr_low", f"in [0, lr = {self.lr}]", self.lr_low)
         _require(0 <= self.warmup < 1, "warmup", "in [0, 1)", self.warmup)
         _require(self.gradient_clip is None or self.gradient_clip > 0, "gradient_clip", "> 0", self.gradient_clip)
         _require(self.accumulate >= 1, "accumulate", ">= 1", self.accumulate)
@@ -93,6 +100,7 @@ class Devices:
         _require(self.threads is None or self.threads >= 1, "threads", ">= 1", self.threads)
 
 
+_SCHEDULES = ("cosine", "triangular", "constant")
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 

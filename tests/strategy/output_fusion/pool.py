@@ -54,6 +54,9 @@ class GivenPool(BaseModels):
         outputs = [predict(network, self.development.split(split).inputs) for network in self.networks]
         return {task.name: torch.stack([output[task.name] for output in outputs]) for task in self.development.tasks}
 
+    def out_of_fold_logits(self, folds_N: Tensor) -> dict[str, Tensor]:
+        raise AssertionError("given networks cannot be trained again")
+
     def used(self) -> tuple[BaseModel, ...]:
         return tuple(self)
 

@@ -91,7 +91,7 @@ def test_scores_stand_in_for_labels() -> None:
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"method": "avrage"}, HyperparameterError, "output_fusion has no method 'avrage'. Did you mean average?"),
+        ({"method": "avrage"}, HyperparameterError, "output_fusion has no method 'avrage'. Did you mean average or"),
         ({"method": "base"}, HyperparameterError, "output_fusion has no method 'base'."),
         ({"method": "average", "spaec": "logit"}, HyperparameterError, "output_fusion/average has no field 'spaec'."),
         (

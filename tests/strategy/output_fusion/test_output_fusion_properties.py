@@ -26,7 +26,6 @@ GENERAL: list[Property] = [
     properties.assert_unused_members_have_no_influence,
     properties.assert_state_dict_holds_the_combiner,
     properties.assert_state_can_be_saved,
-    properties.assert_weights_are_on_the_simplex,
 ]
 CASES_AND_KINDS = [
     pytest.param(case, kind, id=f"{case.name}-{kind}") for case in CASES for kind in sorted(case.strategy.kinds)
@@ -45,6 +44,12 @@ def test_property(case: Case, kind: TaskKind, holds: Property) -> None:
 def test_identical_members_give_that_member(case: Case, kind: TaskKind) -> None:
     for outputs in (2, 10):
         properties.assert_identical_members_give_that_member(case.strategy, make_predictions(kind, outputs=outputs))
+
+
+@pytest.mark.parametrize(("case", "kind"), [case for case in CASES_AND_KINDS if case.values[0].simplex])
+def test_weights_are_on_the_simplex(case: Case, kind: TaskKind) -> None:
+    for members in (1, 2, 7):
+        properties.assert_weights_are_on_the_simplex(case.strategy, make_predictions(kind, members=members))
 
 
 @pytest.mark.parametrize(("case", "kind"), CASES_AND_KINDS)

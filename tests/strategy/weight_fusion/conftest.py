@@ -215,6 +215,9 @@ class MemoryModels(BaseModels):
         outputs = [predict(network, self.data.split(split).inputs) for network in self.networks]
         return {name: torch.stack([output[name] for output in outputs]) for name in outputs[0]}
 
+    def out_of_fold_logits(self, folds_N: Tensor) -> dict[str, Tensor]:
+        raise AssertionError("given networks cannot be trained again")
+
     def used(self) -> tuple[BaseModel, ...]:
         return tuple(self)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from transfuse.metrics import metric_of, scores
 from transfuse.strategy.base import Context, FusedModel, Strategy, require_all_tasks
 from transfuse.strategy.cross_fit import cross_fit, folds
 from transfuse.strategy.output_fusion.combiner import Combiner
+from transfuse.strategy.output_fusion.features import Reads, pool_features
 from transfuse.strategy.output_fusion.fused import Fused
 from transfuse.strategy.predictions import Predictions, check_predictions
-from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Task, TaskKind
+from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Split, Task, TaskKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,19 @@ class OutputFusion(Strategy, ABC):
     def fitted(self) -> bool:
         """Whether `combine` reads labels; the validation scores are then cross-fitted."""
         return False
+
+    @property
+    def fit_on(self) -> Literal["validation", "out_of_fold"]:
+        """What `combine` is fitted on: validation data, or training data predicted by members trained without them.
+
+        What members say about their own training examples is near certainty, and never used.
+        """
+        return "validation"
+
+    @property
+    def reads(self) -> Reads:
+        """What combiners read of an example besides the members' outputs; `outputs` for nothing."""
+        return "outputs"
 
     @property
     def kinds(self) -> frozenset[TaskKind]:
@@ -67,11 +81,21 @@ class OutputFusion(Strategy, ABC):
             )
         for task in development.tasks:
             self.check_kind(task.kind)
-            if self.fitted and not _has_labels(development.validation.targets[task.name]):
-                raise IncompatibleStrategyError(
-                    f"{self.name} needs validation labels. Found none for task {task.name}. "
-                    f"Set data.validation_fraction > 0, or use output_fusion/average."
-                )
+            self._check_fit_data(development, base_models, task)
+
+    def _check_fit_data(self, development: Development, base_models: Description, task: Task) -> None:
+        if not self.fitted:
+            return
+        if self.fit_on == "validation" and not _has_labels(development.validation.targets[task.name]):
+            raise IncompatibleStrategyError(
+                f"{self.name} needs validation labels. Found none for task {task.name}. "
+                f"Set data.validation_fraction > 0, or use output_fusion/average."
+            )
+        if self.fit_on == "out_of_fold" and not base_models.retrainable:
+            raise IncompatibleStrategyError(
+                f"{self.name} with fit_on=out_of_fold trains the base models on parts of the training data. "
+                f"Found base_models={base_models.recipe}, whose weights are given. Did you mean fit_on=validation?"
+            )
 
     def check_kind(self, kind: TaskKind) -> None:
         """Raises `IncompatibleStrategyError` unless the method fuses tasks of this kind."""
@@ -82,16 +106,25 @@ class OutputFusion(Strategy, ABC):
             )
 
     def apply(self, context: Context) -> FusedModel:
-        """One combiner a task from the members' stored validation predictions; scores are honest."""
+        """One combiner a task from the members' stored predictions; validation scores are honest."""
+        validation_data = context.development.validation
         logits = context.base_models.logits("validation")
-        targets, ids = context.development.validation.targets, context.development.validation.ids.tolist()
+        out_of_fold = self.fitted and self.fit_on == "out_of_fold"
+        fit_logits, fit_data = _out_of_fold(context) if out_of_fold else (logits, validation_data)
+        features_NF = pool_features(self.reads, validation_data.inputs, context.base_models)
+        fit_features_NF = features_NF
+        if out_of_fold:
+            fit_features_NF = pool_features(self.reads, fit_data.inputs, context.base_models)
         combiners, validation, fit = {}, {}, {}
         for task in context.development.tasks:
-            check_predictions(logits[task.name], targets[task.name], task.kind, split="validation", ids=ids)
+            outputs_MNC, targets = logits[task.name], validation_data.targets[task.name]
+            ids = validation_data.ids.tolist()
+            check_predictions(outputs_MNC, targets, task.kind, split="validation", ids=ids)
             predictions = Predictions(
-                logits_MNC=logits[task.name],
+                logits_MNC=fit_logits[task.name],
                 kind=task.kind,
-                labels=targets[task.name],
+                labels=fit_data.targets[task.name],
+                features_NF=fit_features_NF,
                 task=task,
                 metric=metric_of(task, context.selection_metric),
                 generator=context.generator(f"{self.name}/{task.name}"),
@@ -99,21 +132,22 @@ class OutputFusion(Strategy, ABC):
             )
             combiner = self.combine(predictions).eval()
             combiners[task.name] = combiner
-            in_sample = scores(task, _fused(combiner, logits[task.name]), targets[task.name])
             if self.fitted:
-                fit[task.name] = in_sample
-                honest_NC = self._cross_fitted(predictions, task, context)
-                validation[task.name] = scores(task, honest_NC, targets[task.name])
-            else:
-                validation[task.name] = in_sample
-        return fused_model(context, combiners, validation=validation, fit=fit)
+                fit[task.name] = scores(task, fused_outputs(combiner, predictions), predictions.truth)
+            in_sample = self.fitted and not out_of_fold
+            whole = replace(predictions, logits_MNC=outputs_MNC, labels=targets, features_NF=features_NF)
+            honest_NC = self._cross_fitted(whole, task, context) if in_sample else fused_outputs(combiner, whole)
+            validation[task.name] = scores(task, honest_NC, targets)
+        fused = fused_model(context, combiners, validation=validation, fit=fit)
+        return replace(fused, looks=0) if out_of_fold else fused
 
     def _cross_fitted(self, predictions: Predictions, task: Task, context: Context) -> Tensor:
         """(N, C) outputs, each from a combiner that did not see the example's label."""
 
         def fit_and_predict(rest: Tensor, held: Tensor, fold: int) -> Tensor:
             generator = context.generator(f"{self.name}/{task.name}/fold{fold}")
-            return _fused(self.combine(predictions.at(rest, generator)).eval(), predictions.logits_MNC[:, held])
+            combiner = self.combine(predictions.at(rest, generator)).eval()
+            return fused_outputs(combiner, predictions.at(held, generator))
 
         labels = predictions.truth
         folds_N = folds(labels, len(labels), context.cross_fit, context.generator("cross_fit"))
@@ -142,7 +176,7 @@ def fused_model(
         validation=validation,
         fit=fit,
         members=kept,
-        combiners=combiners,
+        combiners=None if any(combiner.reads != "outputs" for combiner in combiners.values()) else combiners,
         weights={
             name: None if combiner.weights is None else combiner.weights.tolist()
             for name, combiner in combiners.items()
@@ -163,9 +197,22 @@ def _diagnostics(combiners: Mapping[str, Combiner]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _fused(combiner: Combiner, logits_MNC: Tensor) -> Tensor:
-    fused_NC: Tensor = combiner(logits_MNC)
+def fused_outputs(combiner: Combiner, predictions: Predictions) -> Tensor:
+    """(N, C): what the combiner makes of these predictions."""
+    fused_NC: Tensor = combiner(predictions.logits_MNC, predictions.features_NF)
     return fused_NC
+
+
+def _out_of_fold(context: Context) -> tuple[dict[str, Tensor], Split]:
+    """Task -> (M, N, C) outputs of members trained without the example's fold, and the training split."""
+    train, tasks = context.development.train, context.development.tasks
+    strata_N = train.targets[tasks[0].name] if len(tasks) == 1 else None
+    folds_N = folds(strata_N, len(train), context.cross_fit, context.generator("out_of_fold"))
+    logits = context.base_models.out_of_fold_logits(folds_N)
+    for task in tasks:
+        ids = train.ids.tolist()
+        check_predictions(logits[task.name], train.targets[task.name], task.kind, split="training data", ids=ids)
+    return logits, train
 
 
 def _has_labels(targets: Tensor) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from transfuse.strategy.output_fusion.features import Reads
 from transfuse.types import PredictionError, TaskKind
 
 
@@ -36,7 +37,7 @@ class Combiner(nn.Module, ABC):
         self.register_buffer("weights", weights)
         self.diagnostics = dict(diagnostics or {})
 
-    def __call__(self, logits_MNC: Tensor) -> Any:
+    def __call__(self, logits_MNC: Tensor, features_NF: Tensor | None = None) -> Any:
         """`forward` on outputs of the shape that the combiner was made for; `PredictionError` on others."""
         found, weights = tuple(logits_MNC.shape), self.weights
         if len(found) != 3:
@@ -45,7 +46,16 @@ class Combiner(nn.Module, ABC):
             raise PredictionError(f"This combiner fuses {len(weights)} members. Found outputs of {found[0]}.")
         if weights is not None and weights.ndim > 1 and found[2] != weights.shape[1]:
             raise PredictionError(f"This combiner fuses {weights.shape[1]} outputs a member. Found {found[2]}.")
-        return super().__call__(logits_MNC)
+        if self.reads == "outputs":
+            return super().__call__(logits_MNC)
+        if features_NF is None:
+            raise PredictionError(f"This combiner reads features of the examples ({self.reads}) too. Found none.")
+        return super().__call__(logits_MNC, features_NF)
+
+    @property
+    def reads(self) -> Reads:
+        """What `forward` gets of each example besides the outputs, as its second argument; `outputs` for nothing."""
+        return "outputs"
 
     @abstractmethod
     def forward(self, logits_MNC: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from transfuse.strategy.output_fusion.combiner import Combiner
+from transfuse.strategy.output_fusion.features import example_features
+from transfuse.strategy.output_fusion.members import Members
 
 
 class Fused(nn.Module):
@@ -21,27 +22,37 @@ class Fused(nn.Module):
         combiners: task name -> combiner over all M members.
         kept: positions of `members` in the pool.
         num_members: M.
+
+    Attributes:
+        members: run one after the other or stacked, by `members.inference`.
     """
 
     def __init__(
         self, members: Sequence[nn.Module], combiners: Mapping[str, Combiner], *, kept: Sequence[int], num_members: int
     ) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members = Members(members)
         self.combiners = nn.ModuleDict(combiners)
         self.kept = tuple(kept)
         self.num_members = num_members
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Fused logits of every task."""
-        outputs = [member(inputs) for member in self.members]
+        outputs_KNC = self.members.outputs(inputs, self.combiners)
         return {
-            task: combiner(self._placed([output[task] for output in outputs]))
-            for task, combiner in self.combiners.items()
+            task: combiner(self._placed(outputs_KNC[task]), example_features(combiner.reads, inputs, self.members[0]))
+            for task, combiner in self._combiners()
         }
 
-    def _placed(self, logits: list[Tensor]) -> Tensor:
+    def _combiners(self) -> Iterator[tuple[str, Combiner]]:
+        for task, combiner in self.combiners.items():
+            assert isinstance(combiner, Combiner)
+            yield task, combiner
+
+    def _placed(self, logits_KNC: Tensor) -> Tensor:
         """(M, N, C): kept members at their positions in the pool, zeros elsewhere."""
-        absent = torch.zeros_like(logits[0])
-        by_position = dict(zip(self.kept, logits, strict=True))
-        return torch.stack([by_position.get(position, absent) for position in range(self.num_members)])
+        if len(self.kept) == self.num_members:
+            return logits_KNC
+        logits_MNC = logits_KNC.new_zeros(self.num_members, *logits_KNC.shape[1:])
+        logits_MNC[list(self.kept)] = logits_KNC
+        return logits_MNC

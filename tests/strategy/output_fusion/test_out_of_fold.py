@@ -1,0 +1,147 @@
+"""`fit_on: out_of_fold`: a combiner of training labels that no member knew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import transfuse
+from tests.strategy.output_fusion.pool import describe
+from tests.toy import SIGN, VALUE, make_context, make_development, make_setting
+from transfuse.base_models import Seeds
+from transfuse.base_models.pool import Pool
+from transfuse.metrics import scores
+from transfuse.models import build_mlp
+from transfuse.strategy.base import Context
+from transfuse.strategy.cross_fit import folds
+from transfuse.strategy.output_fusion import Stacking, fuse
+from transfuse.types import IncompatibleStrategyError, PredictionError, SplitName, Task
+
+OUT_OF_FOLD = Stacking(fit_on="out_of_fold")
+
+
+def retrainable_context(folder: Path) -> Context:
+    setting, recipe = make_setting(make_development(SIGN)), Seeds(count=2)
+    context = make_context(setting, recipe, folder)
+    assert isinstance(context.base_models, Pool)
+    pool = replace(context.base_models, lay_out=lambda rest: recipe.members(replace(setting, development=rest)))
+    return replace(context, base_models=pool, cross_fit=3)
+
+
+def test_it_is_fitted_on_out_of_fold_predictions_and_validation_scores_are_plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = retrainable_context(tmp_path)
+    asked: list[SplitName] = []
+    logits_of_split = Pool.logits
+
+    def noted(pool: Pool, split: SplitName) -> dict[str, Tensor]:
+        asked.append(split)
+        return logits_of_split(pool, split)
+
+    monkeypatch.setattr(Pool, "logits", noted)
+    fused = OUT_OF_FOLD.apply(context)
+    assert asked == ["validation"]  # members' predictions of their own training examples are never used
+    development = context.development
+    labels_N = development.train.targets["sign"]
+    folds_N = folds(labels_N, 48, 3, context.generator("out_of_fold"))
+    fit_MNC = context.base_models.out_of_fold_logits(folds_N)["sign"]
+    expected = fuse(fit_MNC, method="stacking", labels=labels_N)
+    assert fused.combiners is not None
+    outputs_NC = expected.combiner(context.base_models.logits("validation")["sign"])
+    assert torch.equal(fused.combiners["sign"](context.base_models.logits("validation")["sign"]), outputs_NC)
+    assert fused.validation["sign"] == pytest.approx(scores(SIGN, outputs_NC, development.validation.targets["sign"]))
+    assert fused.fit["sign"] == pytest.approx(scores(SIGN, expected.logits_NC, labels_N))
+    assert fused.looks == 0
+    # the members at inference are those of all training data
+    assert fused.network is not None
+    outputs = fused.network(development.validation.inputs)["sign"]
+    torch.testing.assert_close(outputs, outputs_NC, rtol=1e-5, atol=1e-5)
+    assert len(context.base_models.used()) == 2 + 3 * 2
+
+
+def test_folds_are_stratified_by_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, seen = retrainable_context(tmp_path), []
+    monkeypatch.setattr(Pool, "out_of_fold_logits", lambda pool, folds_N: seen.append(folds_N) or pool.logits("train"))
+    OUT_OF_FOLD.apply(context)
+    labels_N = context.development.train.targets["sign"]
+    for label in range(2):
+        counts = seen[0][labels_N == label].bincount(minlength=3)
+        assert int(counts.max() - counts.min()) <= 1
+
+
+def test_predictions_that_are_not_finite_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {"sign": torch.full((2, 48, 2), torch.nan)}
+    monkeypatch.setattr(Pool, "out_of_fold_logits", lambda pool, folds_N: broken)
+    with pytest.raises(PredictionError, match="Member 0 predicts NaN or infinity on training data: first at .* id 0"):
+        OUT_OF_FOLD.apply(retrainable_context(tmp_path))
+
+
+def test_pools_of_given_weights_are_refused() -> None:
+    message = r"trains the base models on parts of .* Found base_models=given.*Did you mean fit_on=validation\?"
+    with pytest.raises(IncompatibleStrategyError, match=message):
+        OUT_OF_FOLD.check(make_development(SIGN), describe([SIGN], 2))
+    Stacking().check(make_development(SIGN), describe([SIGN], 2))
+    OUT_OF_FOLD.check(make_development(SIGN), replace(describe([SIGN], 2), retrainable=True))
+
+
+def test_validation_labels_are_not_needed() -> None:
+    development = make_development(SIGN)
+    unlabelled = replace(development.validation, targets={"sign": torch.full((24,), -1)})
+    development = replace(development, validation=unlabelled)
+    OUT_OF_FOLD.check(development, replace(describe([SIGN], 2), retrainable=True))
+    with pytest.raises(IncompatibleStrategyError, match="needs validation labels"):
+        Stacking().check(development, describe([SIGN], 2))
+
+
+def test_each_task_of_several_has_its_combiner(tmp_path: Path) -> None:
+    setting, recipe = make_setting(make_development(SIGN, VALUE)), Seeds(count=2)
+    context = make_context(setting, recipe, tmp_path)
+    assert isinstance(context.base_models, Pool)
+    lay_out = lambda rest: recipe.members(replace(setting, development=rest))  # noqa: E731
+    fused = OUT_OF_FOLD.apply(replace(context, base_models=replace(context.base_models, lay_out=lay_out), cross_fit=2))
+    assert set(fused.validation) == set(fused.fit) == {"sign", "value"}
+
+
+@pytest.mark.parametrize("fit_on", ["validation", "out_of_fold"])
+def test_the_neural_learner_in_a_run(fit_on: str, tmp_path: Path) -> None:
+    context = retrainable_context(tmp_path)
+    strategy = Stacking(learner="mlp", fit_on="out_of_fold" if fit_on == "out_of_fold" else "validation")
+    fused, again = strategy.apply(context), strategy.apply(context)
+    assert fused.validation == again.validation
+    assert fused.combiners is not None and fused.network is not None
+    outputs = fused.network(context.development.validation.inputs)["sign"]
+    stored = fused.combiners["sign"](context.base_models.logits("validation")["sign"])
+    torch.testing.assert_close(outputs, stored, rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_counts_what_the_folds_cost(tmp_path: Path) -> None:
+    given = ["data=digits", "base_models=seeds", "base_models.count=2", "training.epochs=2", "evaluation.cross_fit=2"]
+    given += ["strategy=output_fusion/stacking", "strategy.fit_on=out_of_fold", "tracking=off", "trainer=cpu"]
+    record = transfuse.run([*given, "trainer.progress=false", f"paths.outputs={tmp_path}"])
+    names = [model["name"] for model in record.base_models]
+    assert names == ["seeds-0", "seeds-1", "seeds-0-fold0", "seeds-1-fold0", "seeds-0-fold1", "seeds-1-fold1"]
+    entries = (tmp_path / "store").glob("*/record.json")
+    stored = [json.loads(path.read_text())["seconds"] for path in entries]
+    assert len(stored) == 6
+    assert record.status == "finished"
+    assert record.cost["base_seconds"] == pytest.approx(sum(stored))
+    assert record.budget["validation_looks"] == 0
+    assert {"validation/nll", "fit/nll", "test/nll"} <= set(record.metrics)
+
+
+def test_a_run_on_given_weights_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    given = ["data=digits", "model=mlp", f"paths.outputs={tmp_path / 'outputs'}", "tracking=off", "trainer=cpu"]
+    task = Task(name="digit", kind="classification", outputs=10)
+    network = build_mlp(input_shape=(64,), tasks=(task,), widths=[128, 128])
+    save_file(network.state_dict(), tmp_path / "given.safetensors")
+    given += ["base_models=checkpoints", f"base_models.paths=[{tmp_path / 'given.safetensors'}]"]
+    with pytest.raises(IncompatibleStrategyError, match="Found base_models=checkpoints, whose weights are given"):
+        transfuse.run([*given, "strategy=output_fusion/stacking", "strategy.fit_on=out_of_fold"])
+    assert not (tmp_path / "outputs").exists()
