@@ -68,6 +68,7 @@ def logistic_regression(
 def _minimum(loss: Loss, z_NF: Array, *, offset_NC: Array, weight: float, bias: bool) -> tuple[Array, Array, float]:
     """`argmin_{V, b} loss(offset + z V' + b) + weight ||V||^2`: V (C, F), b (C,), and the largest gradient."""
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     shape = (offset_NC.shape[1], z_NF.shape[1])
 
@@ -81,13 +82,21 @@ def _minimum(loss: Loss, z_NF: Array, *, offset_NC: Array, weight: float, bias: 
         gradient_CF = gradient_NC.T @ z_NF + 2 * weight * v_CF
         return value + weight * float((v_CF**2).sum()), np.concatenate([gradient_CF.ravel(), gradient_C])
 
-    found = minimize(
-        objective,
-        np.zeros(math.prod(shape) + shape[0]),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _MAX_ITERATIONS, "maxfun": 2 * _MAX_ITERATIONS, "maxcor": 20, "ftol": 0.0, "gtol": 1e-10},
-    )
+    # thousands of small products: to start threads for each takes ten times longer than to compute it
+    with threadpool_limits(1, user_api="blas"):
+        found = minimize(
+            objective,
+            np.zeros(math.prod(shape) + shape[0]),
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "maxiter": _MAX_ITERATIONS,
+                "maxfun": 2 * _MAX_ITERATIONS,
+                "maxcor": 20,
+                "ftol": 0.0,
+                "gtol": 1e-10,
+            },
+        )
     gradient = float(np.abs(found.jac).max())
     if not gradient <= _TOLERANCE:
         raise ConvergenceError(
