@@ -13,6 +13,7 @@ from torch import Tensor
 from transfuse.randomness import make_generator
 from transfuse.state_dict import as_tensor
 from transfuse.strategy.find import build
+from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.predictions import Predictions, check_predictions
 from transfuse.strategy.weights.base import WeightRule
@@ -60,7 +61,8 @@ def fuse(
         scores_M: (M,) scores of the models, for weight rules that read scores, where there are no labels.
         seed: of methods that use chance.
         **fields: hyper-parameters of the method. `weights` may be a list (one number a model), the name of a rule, or
-            `{"rule": name, **hyper-parameters}`.
+            `{"rule": name, **hyper-parameters}`; `inner` and each of the `candidates` the name of a method, or
+            `{"method": name, **hyper-parameters}`.
 
     Returns:
         Fused logits in the dtype of the input, weights, the combiner and its diagnostics.
@@ -78,9 +80,7 @@ def fuse(
     """
     if kind not in _KINDS:
         raise HyperparameterError(f"`kind` should be one of {', '.join(_KINDS)}. Found `kind = {kind}`.")
-    if "weights" in fields:
-        fields["weights"] = _rule(fields["weights"])
-    strategy = build("output_fusion", method, fields)
+    strategy = _strategy(method, fields)
     strategy.check_kind(kind)
     if strategy.fitted and labels is None and scores_M is None:
         raise NeedsContextError(f"{strategy.name} with these settings is fitted on labels. `labels` are missing.")
@@ -97,6 +97,32 @@ def fuse(
         combiner = strategy.combine(predictions).eval()
         logits_NC = combiner(predictions.logits_MNC)
     return Fusion(logits_NC=logits_NC, weights=combiner.weights, combiner=combiner, diagnostics=combiner.diagnostics)
+
+
+def _strategy(method: str, fields: Mapping[str, Any]) -> OutputFusion:
+    """The method with its fields, in which rules and other methods may be names, or names with fields."""
+    built = dict(fields)
+    if "weights" in built:
+        built["weights"] = _rule(built["weights"])
+    if "inner" in built:
+        built["inner"] = _inner(built["inner"], "inner")
+    if isinstance(built.get("candidates"), list | tuple):
+        built["candidates"] = [_inner(candidate, "candidates") for candidate in built["candidates"]]
+    strategy: OutputFusion = build("output_fusion", method, built)
+    return strategy
+
+
+def _inner(value: Any, field: str) -> OutputFusion:
+    """A strategy from a method's name, or a name with fields; a strategy stays what it is."""
+    if isinstance(value, OutputFusion):
+        return value
+    if isinstance(value, str):
+        return _strategy(value, {})
+    if isinstance(value, Mapping) and "method" in value:
+        return _strategy(value["method"], {key: item for key, item in value.items() if key != "method"})
+    raise HyperparameterError(
+        f"`{field}` should be given by the name of a method, or a mapping with its `method`. Found {value!r}."
+    )
 
 
 def _rule(value: Any) -> WeightRule:
