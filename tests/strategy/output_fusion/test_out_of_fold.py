@@ -79,7 +79,7 @@ def test_folds_are_stratified_by_class(tmp_path: Path, monkeypatch: pytest.Monke
 def test_predictions_that_are_not_finite_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = {"sign": torch.full((2, 48, 2), torch.nan)}
     monkeypatch.setattr(Pool, "out_of_fold_logits", lambda pool, folds_N: broken)
-    with pytest.raises(PredictionError, match="Member 0 predicts NaN or infinity on training data: first at .* id 0"):
+    with pytest.raises(PredictionError, match="Member 0 predicts NaN or infinity on train: first at .* id 0"):
         OUT_OF_FOLD.apply(retrainable_context(tmp_path))
 
 

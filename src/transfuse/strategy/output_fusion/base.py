@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,7 +19,8 @@ from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.features import Reads, pool_features
 from transfuse.strategy.output_fusion.fused import Fused
 from transfuse.strategy.predictions import Predictions, check_predictions
-from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Split, Task, TaskKind
+from transfuse.strategy.weights.base import ALL_KINDS, WeightRule
+from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, SplitName, Task, TaskKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,14 @@ class OutputFusion(Strategy, ABC):
         """A combiner for one task, fitted in float64 on these predictions."""
 
     @property
+    def rule(self) -> WeightRule | None:
+        """The rule that weighs the members, where the method takes one: what it needs, the method needs."""
+        return None
+
+    @property
     def fitted(self) -> bool:
         """Whether `combine` reads labels; the validation scores are then cross-fitted."""
-        return False
+        return self.rule is not None and self.rule.fitted
 
     @property
     def fit_on(self) -> Literal["validation", "out_of_fold"]:
@@ -57,12 +63,12 @@ class OutputFusion(Strategy, ABC):
     @property
     def kinds(self) -> frozenset[TaskKind]:
         """The kinds of task that the method fuses."""
-        return frozenset({"classification", "multilabel", "regression"})
+        return ALL_KINDS if self.rule is None else self.rule.kinds
 
     @property
     def instead(self) -> str:
         """What to use for tasks of other kinds, as typed on the command line."""
-        return "strategy=output_fusion/average"
+        return "strategy=output_fusion/average" if self.rule is None else self.rule.instead
 
     def check(self, development: Development, base_models: Description) -> None:
         """Members must predict every task, kinds must fit, and a fitted method needs validation labels."""
@@ -79,6 +85,8 @@ class OutputFusion(Strategy, ABC):
                 f"{self.name} with these settings is for {' and '.join(sorted(self.kinds))}. Found tasks of the kinds "
                 f"{', '.join(several)}. Did you mean output_fusion/average, which fits them all?"
             )
+        if self.rule is not None:
+            self.rule.check_count(len(base_models))
         for task in development.tasks:
             self.check_kind(task.kind)
             self._check_fit_data(development, base_models, task)
@@ -107,39 +115,40 @@ class OutputFusion(Strategy, ABC):
 
     def apply(self, context: Context) -> FusedModel:
         """One combiner a task from the members' stored predictions; validation scores are honest."""
-        validation_data = context.development.validation
-        logits = context.base_models.logits("validation")
+        judged = self._predictions(context, context.base_models.logits("validation"), "validation")
         out_of_fold = self.fitted and self.fit_on == "out_of_fold"
-        fit_logits, fit_data = _out_of_fold(context) if out_of_fold else (logits, validation_data)
-        features_NF = pool_features(self.reads, validation_data.inputs, context.base_models)
-        fit_features_NF = features_NF
-        if out_of_fold:
-            fit_features_NF = pool_features(self.reads, fit_data.inputs, context.base_models)
-        combiners, validation, fit = {}, {}, {}
+        fitting = self._predictions(context, _out_of_fold(context), "train") if out_of_fold else judged
+        combiners = {name: self.combine(predictions).eval() for name, predictions in fitting.items()}
+        validation, fit = {}, {}
         for task in context.development.tasks:
-            outputs_MNC, targets = logits[task.name], validation_data.targets[task.name]
-            ids = validation_data.ids.tolist()
-            check_predictions(outputs_MNC, targets, task.kind, split="validation", ids=ids)
-            predictions = Predictions(
-                logits_MNC=fit_logits[task.name],
+            combiner, seen, held = combiners[task.name], fitting[task.name], judged[task.name]
+            if self.fitted:
+                fit[task.name] = scores(task, fused_outputs(combiner, seen), seen.truth)
+            in_sample = self.fitted and not out_of_fold
+            honest_NC = self._cross_fitted(held, task, context) if in_sample else fused_outputs(combiner, held)
+            validation[task.name] = scores(task, honest_NC, held.truth)
+        looks = 1 if self.fitted and not out_of_fold else 0
+        return fused_model(context, combiners, validation=validation, fit=fit, looks=looks)
+
+    def _predictions(self, context: Context, logits: Mapping[str, Tensor], split: SplitName) -> dict[str, Predictions]:
+        """What the members said about each task of a split, checked, with all that a combiner may use."""
+        data = context.development.split(split)
+        features_NF = pool_features(self.reads, data.inputs, context.base_models)
+        found = {}
+        for task in context.development.tasks:
+            targets = data.targets[task.name]
+            check_predictions(logits[task.name], targets, task.kind, split=split, ids=data.ids.tolist())
+            found[task.name] = Predictions(
+                logits_MNC=logits[task.name],
                 kind=task.kind,
-                labels=fit_data.targets[task.name],
-                features_NF=fit_features_NF,
+                labels=targets,
+                features_NF=features_NF,
                 task=task,
                 metric=metric_of(task, context.selection_metric),
                 generator=context.generator(f"{self.name}/{task.name}"),
                 fit=context.fit,
             )
-            combiner = self.combine(predictions).eval()
-            combiners[task.name] = combiner
-            if self.fitted:
-                fit[task.name] = scores(task, fused_outputs(combiner, predictions), predictions.truth)
-            in_sample = self.fitted and not out_of_fold
-            whole = replace(predictions, logits_MNC=outputs_MNC, labels=targets, features_NF=features_NF)
-            honest_NC = self._cross_fitted(whole, task, context) if in_sample else fused_outputs(combiner, whole)
-            validation[task.name] = scores(task, honest_NC, targets)
-        fused = fused_model(context, combiners, validation=validation, fit=fit)
-        return replace(fused, looks=0) if out_of_fold else fused
+        return found
 
     def _cross_fitted(self, predictions: Predictions, task: Task, context: Context) -> Tensor:
         """(N, C) outputs, each from a combiner that did not see the example's label."""
@@ -160,6 +169,7 @@ def fused_model(
     *,
     validation: Mapping[str, dict[str, float]],
     fit: Mapping[str, dict[str, float]],
+    looks: int,
 ) -> FusedModel:
     """The fused model of one combiner a task; members that no task listens to are left out of its network."""
     num_members = len(context.base_models)
@@ -182,7 +192,7 @@ def fused_model(
             for name, combiner in combiners.items()
         },
         diagnostics={**_diagnostics(combiners), "fusion/dropped": sorted(dropped)},
-        looks=1 if fit else 0,
+        looks=looks,
     )
 
 
@@ -203,16 +213,13 @@ def fused_outputs(combiner: Combiner, predictions: Predictions) -> Tensor:
     return fused_NC
 
 
-def _out_of_fold(context: Context) -> tuple[dict[str, Tensor], Split]:
-    """Task -> (M, N, C) outputs of members trained without the example's fold, and the training split."""
+def _out_of_fold(context: Context) -> dict[str, Tensor]:
+    """Task -> (M, N, C) outputs for training examples, of members trained without the example's fold."""
     train, tasks = context.development.train, context.development.tasks
     strata_N = train.targets[tasks[0].name] if len(tasks) == 1 else None
-    folds_N = folds(strata_N, len(train), context.cross_fit, context.generator("out_of_fold"))
-    logits = context.base_models.out_of_fold_logits(folds_N)
-    for task in tasks:
-        ids = train.ids.tolist()
-        check_predictions(logits[task.name], train.targets[task.name], task.kind, split="training data", ids=ids)
-    return logits, train
+    return context.base_models.out_of_fold_logits(
+        folds(strata_N, len(train), context.cross_fit, context.generator("out_of_fold"))
+    )
 
 
 def _has_labels(targets: Tensor) -> bool:

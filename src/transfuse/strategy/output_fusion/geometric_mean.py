@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from transfuse.base_models.model import Description
 from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.pools import average_values
 from transfuse.strategy.predictions import Predictions, log_outcomes, logits_of
 from transfuse.strategy.weights.base import WeightRule
 from transfuse.strategy.weights.uniform import Uniform
-from transfuse.types import Development, HyperparameterError, TaskKind
+from transfuse.types import HyperparameterError, TaskKind
 
 
 def log_pool(log_probs_MEO: Tensor, weights_M: Tensor, floor: float = 1e-12) -> Tensor:
@@ -72,19 +71,14 @@ class LogOpinionPool(OutputFusion):
             raise HyperparameterError(f"`floor` should be in (0, 1). Found `floor = {self.floor}`.")
 
     @property
-    def fitted(self) -> bool:
-        """Whether the rule is."""
-        return self.weights.fitted
+    def rule(self) -> WeightRule:
+        """The rule that weighs the members."""
+        return self.weights
 
     @property
     def kinds(self) -> frozenset[TaskKind]:
         """Tasks with probabilities that the rule can weigh members for."""
         return self.weights.kinds & {"classification", "multilabel"}
-
-    def check(self, development: Development, base_models: Description) -> None:
-        """The rule must fit the number of members."""
-        super().check(development, base_models)
-        self.weights.check_count(len(base_models))
 
     def combine(self, predictions: Predictions) -> LogPool:
         """The pool with the rule's weights."""

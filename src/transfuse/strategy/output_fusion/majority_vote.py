@@ -11,14 +11,13 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from transfuse.base_models.model import Description
 from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.pools import average_log_probabilities, average_values
 from transfuse.strategy.predictions import Predictions, log_outcomes, logits_of
 from transfuse.strategy.weights.base import WeightRule
 from transfuse.strategy.weights.uniform import Uniform
-from transfuse.types import Development, HyperparameterError, TaskKind
+from transfuse.types import HyperparameterError, TaskKind
 
 _TIED = 1e-6  # shares closer than this are a tie
 _BREAK = 1e-4  # the share that a tie's winner gets above the others
@@ -92,19 +91,14 @@ class MajorityVote(OutputFusion):
             raise HyperparameterError(f"`ties` should be soft or first. Found `ties = {self.ties}`.")
 
     @property
-    def fitted(self) -> bool:
-        """Whether the rule is."""
-        return self.weights.fitted
+    def rule(self) -> WeightRule:
+        """The rule that weighs the members."""
+        return self.weights
 
     @property
     def kinds(self) -> frozenset[TaskKind]:
         """Tasks with classes or labels that the rule can weigh members for."""
         return self.weights.kinds & {"classification", "multilabel"}
-
-    def check(self, development: Development, base_models: Description) -> None:
-        """The rule must fit the number of members."""
-        super().check(development, base_models)
-        self.weights.check_count(len(base_models))
 
     def combine(self, predictions: Predictions) -> VotePool:
         """The vote with the rule's weights."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from transfuse.base_models.model import Description
 from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.pools import LinearPool, LogitPool
 from transfuse.strategy.predictions import Predictions
 from transfuse.strategy.weights.base import WeightRule
 from transfuse.strategy.weights.nll_optimal import NllOptimal
-from transfuse.types import Development, HyperparameterError, TaskKind
+from transfuse.types import HyperparameterError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +32,9 @@ class WeightedAverage(OutputFusion):
             raise HyperparameterError(f"`space` should be probability or logit. Found `space = {self.space}`.")
 
     @property
-    def fitted(self) -> bool:
-        """Whether the rule is."""
-        return self.weights.fitted
-
-    @property
-    def kinds(self) -> frozenset[TaskKind]:
-        """Those of the rule."""
-        return self.weights.kinds
-
-    @property
-    def instead(self) -> str:
-        """What the rule proposes."""
-        return self.weights.instead
-
-    def check(self, development: Development, base_models: Description) -> None:
-        """The rule must fit the number of members."""
-        super().check(development, base_models)
-        self.weights.check_count(len(base_models))
+    def rule(self) -> WeightRule:
+        """The rule that weighs the members."""
+        return self.weights
 
     def combine(self, predictions: Predictions) -> Combiner:
         """The pool with the rule's weights."""
