@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from tests.strategy.output_fusion.inputs import make_predictions
 from transfuse import fuse
-from transfuse.strategy.weights import SoftmaxScore
+from transfuse.strategy.output_fusion import LogOpinionPool
+from transfuse.strategy.weights import SoftmaxScore, Uniform
 from transfuse.types import (
     HyperparameterError,
     IncompatibleStrategyError,
@@ -75,6 +77,31 @@ def test_a_rule_by_name_by_fields_and_as_an_object() -> None:
     assert fields == {"rule": "softmax_score", "temperature": 0.05}
 
 
+@pytest.mark.parametrize(
+    "inner", ["geometric_mean", {"method": "geometric_mean", "weights": "uniform"}, LogOpinionPool(weights=Uniform())]
+)
+def test_an_inner_strategy_by_name_by_fields_and_as_an_object(inner: Any) -> None:
+    tempered = fuse(LOGITS, method="temperature_scaled", inner=inner, accept="always", labels=LABELS)
+    pooled = fuse(LOGITS, method="geometric_mean").logits_NC
+    expected = (pooled / tempered.diagnostics["fusion/temperature"]).log_softmax(1)
+    torch.testing.assert_close(tempered.logits_NC, expected, rtol=0, atol=1e-5)
+
+
+def test_candidates_by_name_by_fields_and_as_objects() -> None:
+    candidates = ["median", {"method": "weighted_average", "weights": [1, 0, 0]}, LogOpinionPool()]
+    chosen = fuse(LOGITS, method="super_learner", candidates=candidates, labels=LABELS)
+    alone = [
+        fuse(LOGITS, method="median"),
+        fuse(LOGITS, method="weighted_average", weights=[1, 0, 0]),
+        fuse(LOGITS, method="geometric_mean"),
+    ]
+    losses = [float(cross_entropy(fusion.logits_NC, LABELS)) for fusion in alone]
+    best = losses.index(min(losses))
+    assert chosen.diagnostics["fusion/chosen"] == best
+    torch.testing.assert_close(chosen.logits_NC, alone[best].logits_NC)
+    assert candidates[0] == "median"
+
+
 def test_scores_stand_in_for_labels() -> None:
     # w = exp(-loss / T) / sum
     found = fuse(
@@ -129,6 +156,26 @@ def test_scores_stand_in_for_labels() -> None:
             {"method": "weighted_average", "labels": LABELS, "weights": "least_squares_optimal"},
             IncompatibleStrategyError,
             "Did you mean strategy/weights=nll_optimal?",
+        ),
+        (
+            {"method": "temperature_scaled", "inner": "medain"},
+            HyperparameterError,
+            "output_fusion has no method 'medain'. Did you mean median?",
+        ),
+        (
+            {"method": "temperature_scaled", "inner": {"trim": 0.1}},
+            HyperparameterError,
+            "`inner` should be given by the name of a method, or a mapping with its `method`. Found {'trim': 0.1}.",
+        ),
+        (
+            {"method": "super_learner", "candidates": ["average", None]},
+            HyperparameterError,
+            "`candidates` should be given by the name of a method, or a mapping with its `method`. Found None.",
+        ),
+        (
+            {"method": "super_learner", "candidates": "average"},
+            HyperparameterError,
+            "`candidates` should be a list of one or more strategies.",
         ),
         ({"method": "average", "kind": "clasification"}, HyperparameterError, "`kind` should be one of"),
         ({"method": "average", "labels": LABELS[:5]}, PredictionError, "should have the shape (40,). Found (5,)."),

@@ -20,7 +20,7 @@ from transfuse.strategy.weights.uniform import Uniform
 from transfuse.types import HyperparameterError, TaskKind
 
 _TIED = 1e-6  # shares closer than this are a tie
-_BREAK = 1e-4  # the share that a tie's winner gets above the others
+_BREAK = 2e-6  # above _TIED: the share that a tie's winner gets above the others
 
 
 def vote_shares(log_probs_MEO: Tensor, weights_M: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def vote_shares(log_probs_MEO: Tensor, weights_M: Tensor) -> Tensor:
 
 
 def break_ties(shares_EO: Tensor, preference_EO: Tensor) -> Tensor:
-    """Shares in which, among outcomes with the most votes, the preferred one has a hair (1e-4) more; sums are kept."""
+    """Shares in which, among outcomes with the most votes, the preferred one has a hair (2e-6) more; sums are kept."""
     tied_EO = shares_EO >= shares_EO.amax(dim=-1, keepdim=True) - _TIED
     winner_E = preference_EO.masked_fill(~tied_EO, -float("inf")).argmax(dim=-1)
     won_EO = one_hot(winner_E, shares_EO.shape[-1]).to(shares_EO.dtype)
@@ -76,7 +76,7 @@ class MajorityVote(OutputFusion):
 
     Attributes:
         smoothing: a > 0, pseudo-votes spread over the classes: no class gets probability 0.
-        ties: `soft`, the larger mean probability wins (it gets a share of 1e-4 more), or `first`, the first class.
+        ties: `soft`, the larger mean probability wins (it gets a share of 2e-6 more), or `first`, the first class.
         weights: the rule that weighs votes.
     """
 
