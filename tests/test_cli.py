@@ -93,6 +93,7 @@ def test_help_and_config_are_printed_without_heavy_imports(arguments: list[str],
         ("trainer.devices=x", "`trainer.devices` should be auto or >= 1."),
         ("data.test_fraction=7", "`data.test_fraction` should be"),
         ("evaluation.selection_metric=acuracy", "Did you mean `accuracy`"),
+        ("strategy/weights=given", "`strategy.weights.values` should have 2 entries (one a member). Found 0."),
     ],
 )
 def test_bad_input_is_told_in_a_sentence_and_nothing_is_written(

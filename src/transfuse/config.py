@@ -168,7 +168,8 @@ def _target(path: str, key: str) -> Any:
     try:
         return get_object(path)
     except Exception as error:
-        raise ConfigError(f"`{key}._target_` names {path}, which cannot be imported: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"`{key}._target_` names {path}, which cannot be imported: {reason}") from error
 
 
 def _parameters(target: Any) -> tuple[str, ...]:

@@ -25,11 +25,14 @@ def with_key(message: str, key: str) -> str:
     Example:
         >>> with_key("`lr` should be > 0. Found `lr = -1`.", "training")
         '`training.lr` should be > 0. Found `training.lr = -1`.'
+        >>> with_key("`weights.values` should be finite.", "strategy.weights")
+        '`strategy.weights.values` should be finite.'
     """
+    part = key.rpartition(".")[2]  # a component names its fields by its own key too
     names = set(re.findall(r"`([A-Za-z_][\w.]*) = ", message)) or set(re.findall(r"`([A-Za-z_][\w.]*)`", message)[:1])
 
     def renamed(match: re.Match[str]) -> str:
-        return f"`{key}.{match[1]}{match[2]}" if match[1] in names else match[0]
+        return f"`{key}.{match[1].removeprefix(f'{part}.')}{match[2]}" if match[1] in names else match[0]
 
     return re.sub(r"`([A-Za-z_][\w.]*)( = |`)", renamed, message)
 

@@ -113,7 +113,9 @@ def prepare(run: Run) -> Prepared:
             f"Found `evaluation.cross_fit = {run.evaluation.cross_fit}` and {len(development.validation)} examples."
         )
     members.recipes[0].build()  # a model that does not fit the data is told here
-    run.strategy.check(development, pool.description)
+    description = pool.description
+    with under("strategy"):
+        run.strategy.check(development, description)
     return Prepared(run=run, problem=problem, pool=pool, journal=journal, selection_metric=selection_metric)
 
 

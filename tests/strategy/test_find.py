@@ -47,6 +47,14 @@ def test_methods_without_fields_say_so() -> None:
         build("weights", "uniform", {"power": 1})
 
 
+@pytest.mark.parametrize(("stem", "field"), [("trimmed_mean", "trim"), ("stacking", "penalty")])
+def test_text_for_a_number_is_refused(stem: str, field: str) -> None:
+    with pytest.raises(
+        HyperparameterError, match=f"A field of output_fusion/{stem} has a wrong type .* {field} = 'many'"
+    ):
+        build("output_fusion", stem, {field: "many"})
+
+
 MODULES = ["cross_fit", "find", "predictions", "output_fusion.library", "output_fusion.pools"] + [
     f"weights.{stem}"
     for stem in ("uniform", "score", "softmax_score", "inverse_loss", "nll_optimal", "least_squares_optimal")

@@ -160,7 +160,9 @@ def test_what_cannot_be_trained_together_is_refused(tasks: tuple[Task, ...], mak
     with pytest.raises(HyperparameterError, match=r"Found `training.patience = 3`. Set training.patience=null"):
         TogetherModule([network], tasks, Training(patience=3), [0])
     normed = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
-    with pytest.raises(HyperparameterError, match="cannot follow BatchNorm's running statistics"):
+    with pytest.raises(
+        HyperparameterError, match="`base_models.train = together` cannot follow BatchNorm's running statistics"
+    ):
         check_together([normed, normed], Training())
     fewer = make_network(tasks[:1])
     with pytest.raises(

@@ -50,7 +50,10 @@ class FGE(BaseModelRecipe):
         high = setting.training.lr if self.lr_high is None else self.lr_high
         low = high / 100 if self.lr_low is None else self.lr_low
         if low > high:
-            raise HyperparameterError(f"`lr_low` should be at most `lr_high` ({high}). Found `lr_low = {low}`.")
+            raise HyperparameterError(
+                f"`base_models.lr_low` should be at most `base_models.lr_high` ({high}). "
+                f"Found `base_models.lr_low = {low}`."
+            )
         steps = cycle_steps(setting, self.cycles, self.epochs_per_cycle)
         training = replace(
             setting.training,

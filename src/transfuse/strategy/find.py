@@ -45,6 +45,9 @@ def find(family: str, stem: str) -> type[Any]:
 def build(family: str, stem: str, fields: Mapping[str, Any]) -> Any:
     """The method `stem` with its hyper-parameters; unknown ones are answered with the nearest names.
 
+    Raises:
+        HyperparameterError: an unknown method or field, or a value that is out of range or of a wrong type.
+
     Example:
         >>> build("weights", "softmax_score", {"temperature": 0.1})
         SoftmaxScore(metric='nll', temperature=0.1)
@@ -54,7 +57,11 @@ def build(family: str, stem: str, fields: Mapping[str, Any]) -> Any:
     for name in fields:
         if name not in names:
             raise HyperparameterError(f"{family}/{stem} has no field {name!r}. {_suggestion(name, names)}")
-    return method(**fields)
+    try:
+        return method(**fields)
+    except TypeError as error:  # a value that cannot be compared, such as text for a number
+        given = ", ".join(f"{name} = {value!r}" for name, value in fields.items())
+        raise HyperparameterError(f"A field of {family}/{stem} has a wrong type ({error}). Found {given}.") from error
 
 
 def _modules(family: str) -> list[str]:

@@ -67,7 +67,7 @@ def check_together(networks: Sequence[nn.Module], settings: Training) -> None:
     """Raises `HyperparameterError` unless the networks can be trained in one vectorized step."""
     if settings.patience is not None:
         raise HyperparameterError(
-            f"`train = together` needs members that train equally long, each keeping its best epoch. "
+            f"`base_models.train = together` needs members that train equally long, each keeping its best epoch. "
             f"Found `training.patience = {settings.patience}`. Set training.patience=null."
         )
     layouts = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
@@ -75,14 +75,14 @@ def check_together(networks: Sequence[nn.Module], settings: Training) -> None:
         different = sorted(name for name in {*layouts[0], *layout} if layouts[0].get(name) != layout.get(name))
         if different:
             raise HyperparameterError(
-                f"`train = together` needs members of one architecture. Found {different[0]} of shape "
+                f"`base_models.train = together` needs members of one architecture. Found {different[0]} of shape "
                 f"{_shape(layouts[0].get(different[0]))} in the first and {_shape(layout.get(different[0]))} in member "
-                f"{index}. Did you mean train=one_by_one?"
+                f"{index}. Did you mean base_models.train=one_by_one?"
             )
     if has_batch_norm(networks[0]):
         raise HyperparameterError(
-            "`train = together` cannot follow BatchNorm's running statistics. Found a network that keeps them. "
-            "Did you mean train=one_by_one?"
+            "`base_models.train = together` cannot follow BatchNorm's running statistics. "
+            "Found a network that keeps them. Did you mean base_models.train=one_by_one?"
         )
 
 

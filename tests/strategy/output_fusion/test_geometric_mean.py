@@ -53,5 +53,7 @@ def test_labels_are_renormalized_over_having_and_lacking() -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(HyperparameterError, match=r"`floor` should be in \(0, 1\)\. Found `floor = 0`"):
         LogOpinionPool(floor=0)
-    with pytest.raises(IncompatibleStrategyError, match="Found regression"):
+    with pytest.raises(
+        IncompatibleStrategyError, match=r"Found regression\. Did you mean strategy=output_fusion/average"
+    ):
         fuse(torch.zeros(2, 3, 1), method="geometric_mean", kind="regression")

@@ -228,8 +228,9 @@ def test_one_member_needs_one_step() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"size": 0}, "`size` should be >= 1. Found `size = 0`."),
-        ({"bags": 0}, "`bags` should be >= 1. Found `bags = 0`."),
+        ({"size": 0}, "`size` should be an integer >= 1. Found `size = 0`."),
+        ({"size": 2.5}, "`size` should be an integer >= 1. Found `size = 2.5`."),
+        ({"bags": 0}, "`bags` should be an integer >= 1. Found `bags = 0`."),
         ({"bag_fraction": 0.0}, r"`bag_fraction` should be in \(0, 1\]. Found `bag_fraction = 0.0`."),
         ({"init": 26}, r"`init` should be in \[0, size = 25\]. Found `init = 26`."),
         ({"ties": "last"}, "`ties` should be nll, first or random. Found `ties = last`."),

@@ -25,7 +25,8 @@ def test_it_is_the_weighted_average_by_the_rule(kind: TaskKind, fields: dict[str
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"samples": 0}, "`samples` should be >= 1. Found `samples = 0`."),
+        ({"samples": 0}, "`samples` should be an integer >= 1. Found `samples = 0`."),
+        ({"samples": 2.5}, "`samples` should be an integer >= 1. Found `samples = 2.5`."),
         ({"alpha": 0.0}, "`alpha` should be > 0 and finite. Found `alpha = 0.0`."),
     ],
 )

@@ -17,6 +17,7 @@ from transfuse.randomness import make_generator
 from transfuse.strategy.output_fusion import (
     Average,
     Gating,
+    LeastSquares,
     LogitAverage,
     Median,
     OutputFusion,
@@ -150,12 +151,14 @@ def test_candidates_may_read_the_input() -> None:
 def test_candidates_are_checked() -> None:
     task = Task(name="digit", kind="classification", outputs=3)
     strategy = SuperLearner(candidates=[Average(), MEMBERS[0]])
-    with pytest.raises(HyperparameterError, match="weights"):
+    with pytest.raises(HyperparameterError, match=r"`candidates.1.weights.values` should have"):
         strategy.check(make_development([task]), describe([task], 2))
     with pytest.raises(HyperparameterError, match="a list of one or more strategies"):
         SuperLearner(candidates=[])
     with pytest.raises(HyperparameterError, match=re.escape("Found `candidates = 'median'`.")):
         SuperLearner(candidates=[Average(), "median"])  # type: ignore[list-item]
+    with pytest.raises(HyperparameterError, match=r"should share a kind of task. Found .*least_squares for regression"):
+        SuperLearner(candidates=[LeastSquares(), LogitAverage()])
 
 
 def test_one_labelled_example_is_not_enough() -> None:
@@ -196,6 +199,10 @@ def test_candidates_are_chosen_on_the_command_line(tmp_path: Path) -> None:
             "`strategy.candidates.1` should be an option of its group",
         ),
         ("[{_target_:transfuse.strategy.output_fusion.Stacking,penalty:-1.0}]", "penalty` should be > 0 and finite"),
+        (
+            "[{_target_:transfuse.strategy.output_fusion.Averag}]",
+            "'transfuse.strategy.output_fusion.Averag': ModuleNotFoundError(",
+        ),
         ("[]", "`strategy.candidates` should be a list of one or more strategies"),
     ],
 )

@@ -15,6 +15,7 @@ from transfuse.metrics.temperature import optimal_temperature
 from transfuse.randomness import make_generator
 from transfuse.strategy.output_fusion import (
     Average,
+    LeastSquares,
     LogOpinionPool,
     LogPoolOptimal,
     Median,
@@ -192,10 +193,16 @@ def test_regression_is_refused() -> None:
         fuse(torch.zeros(2, 3, 1), method="temperature_scaled", labels=torch.zeros(3, 1), kind="regression")
 
 
+def test_an_inner_strategy_without_probabilities_is_refused() -> None:
+    message = "`inner` should fuse probabilities. Found output_fusion/least_squares, for regression only."
+    with pytest.raises(HyperparameterError, match=re.escape(message)):
+        TemperatureScaled(inner=LeastSquares())
+
+
 def test_the_inner_strategy_is_checked_too() -> None:
     task = Task(name="digit", kind="classification", outputs=3)
     strategy = TemperatureScaled(inner=WeightedAverage(weights=Given(values=[1.0, 2.0])))
-    with pytest.raises(HyperparameterError, match="weights"):
+    with pytest.raises(HyperparameterError, match=r"`inner.weights.values` should have 3 entries"):
         strategy.check(make_development([task]), describe([task], 3))
 
 

@@ -80,6 +80,11 @@ class LogOpinionPool(OutputFusion):
         """Tasks with probabilities that the rule can weigh members for."""
         return self.weights.kinds & {"classification", "multilabel"}
 
+    @property
+    def instead(self) -> str:
+        """What fuses values too."""
+        return "strategy=output_fusion/average"
+
     def combine(self, predictions: Predictions) -> LogPool:
         """The pool with the rule's weights."""
         found = self.weights.weights(predictions).checked(type(self.weights).__name__)

@@ -62,8 +62,8 @@ class GreedySelection(OutputFusion):
     def __post_init__(self) -> None:
         higher_is_better(self.metric)  # a metric that does not exist is refused here
         for name, value in (("size", self.size), ("bags", self.bags)):
-            if value < 1:
-                raise HyperparameterError(f"`{name}` should be >= 1. Found `{name} = {value}`.")
+            if not isinstance(value, int) or value < 1:
+                raise HyperparameterError(f"`{name}` should be an integer >= 1. Found `{name} = {value}`.")
         if not 0 < self.bag_fraction <= 1:
             raise HyperparameterError(
                 f"`bag_fraction` should be in (0, 1]. Found `bag_fraction = {self.bag_fraction}`."

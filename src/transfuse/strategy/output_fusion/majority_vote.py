@@ -100,6 +100,11 @@ class MajorityVote(OutputFusion):
         """Tasks with classes or labels that the rule can weigh members for."""
         return self.weights.kinds & {"classification", "multilabel"}
 
+    @property
+    def instead(self) -> str:
+        """What fuses values too."""
+        return "strategy=output_fusion/average"
+
     def combine(self, predictions: Predictions) -> VotePool:
         """The vote with the rule's weights."""
         found = self.weights.weights(predictions).checked(type(self.weights).__name__)

@@ -31,8 +31,8 @@ class PseudoBMA(OutputFusion):
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise HyperparameterError(f"`samples` should be >= 1. Found `samples = {self.samples}`.")
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise HyperparameterError(f"`samples` should be an integer >= 1. Found `samples = {self.samples}`.")
         if not 0 < self.alpha < float("inf"):
             raise HyperparameterError(f"`alpha` should be > 0 and finite. Found `alpha = {self.alpha}`.")
 

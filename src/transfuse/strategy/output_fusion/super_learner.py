@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.base_models.model import Description
+from transfuse.conformity import under
 from transfuse.strategy.output_fusion.average import Average
 from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
@@ -95,6 +96,9 @@ class SuperLearner(OutputFusion):
                     f"`candidates` should be strategies of output fusion. Found `candidates = {candidate!r}`."
                 )
         object.__setattr__(self, "candidates", tuple(self.candidates))
+        if not self.kinds:
+            each = ", ".join(f"{each.name} for {' and '.join(sorted(each.kinds))}" for each in self.candidates)
+            raise HyperparameterError(f"`candidates` should share a kind of task. Found {each}.")
         _require_one("features", {candidate.reads for candidate in self.candidates} - {"outputs"})
         _require_one("fit_on", {candidate.fit_on for candidate in self.candidates})
 
@@ -126,8 +130,9 @@ class SuperLearner(OutputFusion):
     def check(self, development: Development, base_models: Description) -> None:
         """Every candidate must fit."""
         super().check(development, base_models)
-        for candidate in self.candidates:
-            candidate.check(development, base_models)
+        for index, candidate in enumerate(self.candidates):
+            with under(f"candidates.{index}"):
+                candidate.check(development, base_models)
 
     def combine(self, predictions: Predictions) -> Combiner:
         """The best candidate's combiner, or the mixture."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from transfuse.base_models.model import Description
+from transfuse.conformity import under
 from transfuse.metrics.temperature import BOUND, optimal_temperature
 from transfuse.strategy.output_fusion.average import Average
 from transfuse.strategy.output_fusion.base import OutputFusion, fused_outputs
@@ -86,6 +87,10 @@ class TemperatureScaled(OutputFusion):
     accept: Literal["always", "if_better"] = "if_better"
 
     def __post_init__(self) -> None:
+        if not self.kinds:
+            raise HyperparameterError(
+                f"`inner` should fuse probabilities. Found {self.inner.name}, for regression only."
+            )
         if self.where not in ("fused", "members", "both"):
             raise HyperparameterError(f"`where` should be fused, members or both. Found `where = {self.where}`.")
         if self.accept not in ("always", "if_better"):
@@ -114,7 +119,8 @@ class TemperatureScaled(OutputFusion):
     def check(self, development: Development, base_models: Description) -> None:
         """The inner strategy must fit too."""
         super().check(development, base_models)
-        self.inner.check(development, base_models)
+        with under("inner"):
+            self.inner.check(development, base_models)
 
     def combine(self, predictions: Predictions) -> Tempered:
         """The inner strategy's combiner with temperatures."""
