@@ -10,7 +10,7 @@ hydra:
   runtime:
     config_sources:
       - {path: hydra.conf, schema: pkg, provider: hydra}
-      - {path: /home/me/my conf, schema: file, provider: command-line}
+      - {path: my conf, schema: file, provider: command-line}
   overrides:
     hydra: [hydra.mode=MULTIRUN, hydra/launcher=joblib]
     task: ["strategy=glob(weight_fusion/*)", "seed=0,1", "tracking.uri=postgresql://me:secret@host/db"]
@@ -42,7 +42,7 @@ def test_commands_repeat_sweep_job_and_report(tmp_path: Path) -> None:
         (tmp_path / job / ".hydra").mkdir(parents=True)
     again, one, report = (command for _, command in commands(tmp_path))
     assert again == (
-        "transfuse -m '--config-dir=/home/me/my conf' 'strategy=glob(weight_fusion/*)' seed=0,1 "
+        "transfuse -m '--config-dir=my conf' 'strategy=glob(weight_fusion/*)' seed=0,1 "
         "'tracking.uri=postgresql://***@host/db' hydra/launcher=joblib"
     )
     assert one == f"transfuse --config-path {tmp_path}/2/.hydra --config-name config"
