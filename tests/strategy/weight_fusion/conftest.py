@@ -1,6 +1,6 @@
 """Shared by the tests of weight fusions: state dicts over many shapes, the methods, and toy pools of base models.
 
-A new per-tensor method adds one line to `CASES`.
+A new per-tensor method adds one line to `cases.py`.
 """
 
 from __future__ import annotations
@@ -16,37 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.base_models.model import BaseModel, BaseModels, Description, MemberDescription
+from tests.strategy.weight_fusion.cases import CASES, Case
 from transfuse.models.architecture import Architecture
 from transfuse.models.network import Backbone, Network, with_heads
 from transfuse.models.predict import predict
 from transfuse.strategy.base import Context
-from transfuse.strategy.weight_fusion import LinearMerge, TensorFusion, UniformSoup
 from transfuse.training.settings import Training
 from transfuse.types import Development, Split, SplitName, Task
 
 SIZES = (0, 1, 2, 7, 99, 100, 101)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A per-tensor method and what its formula promises.
-
-    `reference` computes the fused values of one float64 tensor (K, n) and base (n,). `linear`: one model gives itself,
-    equal models give that model, and the order of the models does not matter.
-    """
-
-    method: TensorFusion
-    reference: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    linear: bool
-
-    def __str__(self) -> str:
-        return self.method.name.rpartition("/")[2]
-
-
-CASES = [
-    Case(UniformSoup(), lambda values_KB, base_B: values_KB.mean(0), linear=True),
-    Case(LinearMerge(), lambda values_KB, base_B: values_KB.mean(0), linear=True),
-]
 
 
 def random_state(index: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -216,6 +194,9 @@ class MemoryModels(BaseModels):
         return {name: torch.stack([output[name] for output in outputs]) for name in outputs[0]}
 
     def out_of_fold_logits(self, folds_N: Tensor) -> dict[str, Tensor]:
+        raise AssertionError("given networks cannot be trained again")
+
+    def fold_pools(self, folds_N: Tensor) -> tuple[BaseModels, ...]:
         raise AssertionError("given networks cannot be trained again")
 
     def used(self) -> tuple[BaseModel, ...]:

@@ -41,7 +41,7 @@ class Delta(TensorFusion):
     base: ClassVar[Need] = "required"
     least: ClassVar[int] = 2
 
-    def fuse(self, block: Block, survey: None) -> Tensor:
+    def fuse_block(self, block: Block, survey: None) -> Tensor:
         assert block.base_B is not None
         return block.base_B
 

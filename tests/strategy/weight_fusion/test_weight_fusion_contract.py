@@ -30,7 +30,7 @@ class Rescaled(TensorFusion):
             pass
         return float(pairwise_sum([self._delta(block).double().square().sum() for block in blocks]).sqrt())
 
-    def fuse(self, block: Block, survey: float) -> Tensor:
+    def fuse_block(self, block: Block, survey: float) -> Tensor:
         assert block.base_B is not None
         return block.base_B + self._delta(block) / survey
 
@@ -45,7 +45,7 @@ class Dropped(TensorFusion):
 
     masks: ClassVar[Need] = "optional"
 
-    def fuse(self, block: Block, survey: None) -> Tensor:
+    def fuse_block(self, block: Block, survey: None) -> Tensor:
         masks_KB = block.masks_KB
         if masks_KB is None:
             words = [block.random_words("drop", model) for model in range(len(block.values_KB))]
@@ -59,7 +59,7 @@ class Weighted(TensorFusion):
 
     statistics: ClassVar[Need] = "required"
 
-    def fuse(self, block: Block, survey: None) -> Tensor:
+    def fuse_block(self, block: Block, survey: None) -> Tensor:
         if block.statistics is None:
             return block.values_KB.mean(0)
         statistics_KB = torch.stack(block.statistics)
@@ -74,7 +74,7 @@ class Largest(TensorFusion):
     least: ClassVar[int] = 2
     most: ClassVar[int | None] = 2
 
-    def fuse(self, block: Block, survey: None) -> Tensor:
+    def fuse_block(self, block: Block, survey: None) -> Tensor:
         left, values, right = torch.linalg.svd(block.values_KB.mean(0).reshape(block.shape), full_matrices=False)
         return (values[0] * torch.outer(left[:, 0], right[0])).reshape(-1)
 

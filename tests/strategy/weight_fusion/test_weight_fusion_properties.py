@@ -24,12 +24,18 @@ def weights(state: dict[str, Tensor]) -> list[str]:
     return [key for key, value in state.items() if value.is_floating_point() and key not in STATISTICS]
 
 
+def small(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if value.numel() <= 101}
+
+
 def fused(case, states, base):
     return case.method.merge(states, None if case.method.base == "unused" else base)
 
 
 def test_equals_the_formula_in_float64_rounded_once(case, make_state: Make) -> None:
-    states, base = [make_state(index) for index in range(3)], make_state(9)
+    if case.reference is None:
+        pytest.skip("the formula needs more than the values of one tensor")
+    states, base = [make_state(index) for index in range(case.models)], make_state(9)
     merged = fused(case, states, base)
     for key in weights(states[0]):
         values_KB = np.stack([as_float64(state[key]).reshape(-1) for state in states])
@@ -42,7 +48,7 @@ def test_equals_the_formula_in_float64_rounded_once(case, make_state: Make) -> N
 
 
 def test_layout_is_the_first_models(case, make_state: Make) -> None:
-    states, base = [make_state(index) for index in range(3)], make_state(9)
+    states, base = [make_state(index) for index in range(case.models)], make_state(9)
     merged = fused(case, states, base)
     assert list(merged) == list(states[0])
     for key, value in merged.items():
@@ -51,7 +57,7 @@ def test_layout_is_the_first_models(case, make_state: Make) -> None:
 
 
 def test_inputs_are_not_changed_and_share_no_storage(case, make_state: Make, digest) -> None:
-    states, base = [make_state(index) for index in range(3)], make_state(9)
+    states, base = [make_state(index) for index in range(case.models)], make_state(9)
     before = [digest(state) for state in [*states, base]]
     merged = fused(case, states, base)
     assert [digest(state) for state in [*states, base]] == before
@@ -63,18 +69,18 @@ def test_inputs_are_not_changed_and_share_no_storage(case, make_state: Make, dig
 
 
 def test_ties_stay_tied(case, make_state: Make) -> None:
-    merged = fused(case, [make_state(index) for index in range(3)], make_state(9))
+    merged = fused(case, [make_state(index) for index in range(case.models)], make_state(9))
     assert merged["tied"].data_ptr() == merged["embedding"].data_ptr()
 
 
 def test_integers_are_copied_and_counters_are_the_first_models(case, make_state: Make) -> None:
-    merged = fused(case, [make_state(index) for index in range(3)], make_state(9))
+    merged = fused(case, [make_state(index) for index in range(case.models)], make_state(9))
     assert merged["norm.num_batches_tracked"].item() == 7
     assert merged["position_ids"].tolist() == [0, 1, 2, 3, 4, 5] and merged["mask"].tolist() == [True, False]
 
 
 def test_statistics_follow_the_law_of_total_variance(case, make_state: Make) -> None:
-    states = [make_state(index) for index in range(3)]
+    states = [make_state(index) for index in range(case.models)]
     merged = fused(case, states, make_state(9))
     means_KF = np.stack([as_float64(state["norm.running_mean"]) for state in states])
     variances_KF = np.stack([as_float64(state["norm.running_var"]) for state in states])
@@ -86,10 +92,11 @@ def test_statistics_follow_the_law_of_total_variance(case, make_state: Make) -> 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 70_000])
 def test_blocks_change_no_bit(case, make_state: Make, size: int) -> None:
-    states = [make_state(index) for index in range(9)]
+    states = [make_state(index) for index in range(8 if case.method.most is None else case.models)]
+    base = None if case.method.base == "unused" else make_state(9)
     if size == 1:
-        states = [{key: value for key, value in state.items() if value.numel() <= 101} for state in states]
-    base = None if case.method.base == "unused" else states.pop()
+        states = [small(state) for state in states]
+        base = None if base is None else small(base)
     names = [f"model {index}" for index in range(len(states))]
     whole = merge_state_dicts(case.method, states, names=names, base=base)
     cut = merge_state_dicts(case.method, states, names=names, base=base, size=size)
@@ -116,13 +123,14 @@ def test_equal_models_give_that_model(case, make_state: Make) -> None:
 
 
 def test_order_of_models_does_not_matter(case) -> None:
-    if not case.linear:
+    if not case.symmetric:
         pytest.skip("its formula says otherwise")
     from itertools import permutations
 
     stream = np.random.default_rng(0)
-    states = [{"w": torch.from_numpy(stream.normal(size=50))} for _ in range(4)]
-    first = fused(case, states, states[0])["w"]
-    for order in permutations(range(4)):
-        other = fused(case, [states[index] for index in order], states[0])["w"]
+    states = [{"w": torch.from_numpy(stream.normal(size=50))} for _ in range(min(4, case.models + 1))]
+    base = {"w": torch.from_numpy(stream.normal(size=50))}
+    first = fused(case, states, base)["w"]
+    for order in permutations(range(len(states))):
+        other = fused(case, [states[index] for index in order], base)["w"]
         torch.testing.assert_close(other, first, rtol=1e-12, atol=1e-14)

@@ -18,9 +18,11 @@ from transfuse.models.predict import predict
 from transfuse.strategy.base import Context, Strategy
 from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.requirements import check_architecture, check_base, check_count, check_tasks
+from transfuse.strategy.weight_fusion.selection import Selection
 from transfuse.types import Development, HyperparameterError, ProblemKind
 
 BatchNormMode = Literal["reestimate", "average", "keep"]
+Fused = Literal["backbone", "all"]
 Need = Literal["required", "optional", "unused"]
 _MODES = ("reestimate", "average", "keep")
 
@@ -37,6 +39,11 @@ class WeightFusion(Strategy):
     Attributes:
         batch_norm: running statistics after the fusion: `reestimate` on training data, `average` over members by the
             law of total variance, or `keep` those of the base, else of the first model.
+        fuse: `all` tensors, or the `backbone` alone: each task then keeps the head of a model of that task, the first
+            one. None: all where the models have the same tasks, else the backbone.
+        only: fnmatch patterns; where there are any, only tensors that match one are fused.
+        skip: fnmatch patterns of tensors that are not fused. What is not fused comes from the base, where the method
+            has one, else from the first model.
     """
 
     family: ClassVar[str] = "weight_fusion"
@@ -46,8 +53,13 @@ class WeightFusion(Strategy):
     most: ClassVar[int | None] = None
 
     batch_norm: BatchNormMode = "reestimate"
+    fuse: Fused | None = None
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.fuse not in (None, "backbone", "all"):
+            raise HyperparameterError(f"`fuse` should be backbone, all or null. Found `fuse = {self.fuse}`.")
         if self.batch_norm not in _MODES:
             raise HyperparameterError(
                 f"`batch_norm` should be one of {', '.join(_MODES)}. Found `batch_norm = {self.batch_norm}`."
@@ -72,7 +84,12 @@ class WeightFusion(Strategy):
         check_architecture(self.name, base_models.members)
         if self.base == "required":
             check_base(self.name, base_models)
-        check_tasks(self.name, development, base_models.members)
+        check_tasks(self.name, development, base_models.members, fuse=self.fuse)
+
+    @property
+    def selection(self) -> Selection:
+        """Which tensors are fused, of those that a state dict has."""
+        return Selection(only=tuple(self.only), skip=tuple(self.skip), heads=self.fuse != "backbone")
 
     def settle(
         self, context: Context, parts: Parts, fused: Mapping[str, Tensor], num_fused: int

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transfuse.base_models.model import Description
-from transfuse.metrics import higher_is_better, mean_over_tasks, metric_names, metric_of, score, unknown_metric
+from transfuse.metrics import higher_is_better, metric_names, unknown_metric
 from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.base import predictions
-from transfuse.strategy.weight_fusion.network_fusion import Choice, NetworkFusion, Outputs
+from transfuse.strategy.weight_fusion.judging import Outputs, selection_score
+from transfuse.strategy.weight_fusion.network_fusion import Choice, NetworkFusion
 from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.types import Development, HyperparameterError
 
@@ -131,11 +132,5 @@ def _ones(members: tuple[int, ...], num_models: int) -> tuple[float, ...]:
 
 def _goodness(context: Context, outputs: Outputs, metric: str) -> float:
     """The metric, averaged over tasks, with the sign that makes higher better."""
-    tasks = context.development.tasks
-    targets = context.development.validation.targets
-    found = {}
-    for task in tasks:
-        own = metric_of(task, metric)
-        found[task.name] = {own: score(task, outputs[task.name], targets[task.name], own)}
-    value = mean_over_tasks(tasks, found, metric)
+    value = selection_score(context, outputs, metric)
     return value if higher_is_better(metric) else -value

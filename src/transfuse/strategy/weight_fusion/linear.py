@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from transfuse.base_models.model import Description
 from transfuse.strategy.weight_fusion.block import Block
 from transfuse.strategy.weight_fusion.merging import weighted_sum
-from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
-from transfuse.types import Development, HyperparameterError
+from transfuse.strategy.weight_fusion.weighted import Weighted
+from transfuse.types import HyperparameterError
 
 
 def linear_coefficients(weights: Sequence[float], *, normalize: bool) -> tuple[float, ...]:
@@ -37,11 +36,11 @@ def linear_coefficients(weights: Sequence[float], *, normalize: bool) -> tuple[f
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearMerge(TensorFusion):
+class LinearMerge(Weighted):
     """`x = sum_i w_i x_i / sum_i w_i`.
 
     Attributes:
-        weights: one a model, of any sign; None: 1 each.
+        weights: see `Weighted`; None: 1 each.
         normalize: divide by the sum of the weights.
 
     Example:
@@ -52,24 +51,13 @@ class LinearMerge(TensorFusion):
         Wortsman et al. 2022 (2203.05482); Goddard et al. 2024 (2403.13257), "linear".
     """
 
-    weights: tuple[float, ...] | None = None
     normalize: bool = True
-
-    def check(self, development: Development, base_models: Description) -> None:
-        """One weight a model."""
-        super().check(development, base_models)
-        self.coefficients(len(base_models))
 
     def coefficients(self, num_models: int) -> tuple[float, ...]:
         """The models' shares."""
-        weights = (1.0,) * num_models if self.weights is None else self.weights
-        if len(weights) != num_models:
-            raise HyperparameterError(
-                f"`weights` should have {num_models} entries (one a model). Found {len(weights)}."
-            )
-        return linear_coefficients(weights, normalize=self.normalize)
+        return linear_coefficients(self.model_weights(num_models), normalize=self.normalize)
 
-    def fuse(self, block: Block, survey: None) -> Tensor:
+    def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The weighted sum, (B,)."""
         num_models = len(block.values_KB)
         if self.weights is None and self.normalize:  # a division at the end rounds a mean as the exact one is rounded

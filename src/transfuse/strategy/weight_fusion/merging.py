@@ -25,7 +25,9 @@ from transfuse.state_dict import (
 from transfuse.strategy.weight_fusion.batch_norm import average_statistics
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.measured import Measured
-from transfuse.types import NonFiniteError
+from transfuse.strategy.weight_fusion.requirements import HeadMismatchError
+from transfuse.strategy.weight_fusion.selection import HEADS, Selection
+from transfuse.types import NonFiniteError, StateDictMismatch
 
 # A few numbers of one tensor (a threshold, a Gram matrix, a norm); each method has a type of its own.
 Survey = Any
@@ -38,10 +40,13 @@ class TensorMethod(Protocol):
     def whole(self) -> bool:
         """Whether the method takes the whole tensor as one block."""
 
+    def bind(self, tensors: Sequence[Blocks]) -> TensorMethod:
+        """The method with what it must know of all tensors."""
+
     def survey(self, blocks: Iterable[Block]) -> Survey | None:
         """Reads the tensor before it is fused."""
 
-    def fuse(self, block: Block, survey: Survey | None) -> Tensor:
+    def fuse_block(self, block: Block, survey: Survey | None) -> Tensor:
         """The fused block, (B,)."""
 
 
@@ -58,10 +63,14 @@ class WeightedSum:
     divisor: float = 1.0
     whole: ClassVar[bool] = False
 
+    def bind(self, tensors: Sequence[Blocks]) -> WeightedSum:
+        """Needs to know nothing."""
+        return self
+
     def survey(self, blocks: Iterable[Block]) -> None:
         """Nothing to measure."""
 
-    def fuse(self, block: Block, survey: None) -> Tensor:
+    def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The weighted sum of the models' values, (B,)."""
         return weighted_sum(block.values_KB, self.weights_K, self.divisor)
 
@@ -102,6 +111,7 @@ def merge_state_dicts(
     measured: Measured | None = None,
     seed: int = 0,
     batch_norm: Literal["average", "keep"] = "average",
+    selection: Selection | None = None,
     size: int = LEAF,
 ) -> dict[str, Tensor]:
     """Merges K state dicts of one layout, tensor by tensor.
@@ -114,6 +124,7 @@ def merge_state_dicts(
         measured: statistics and masks, for methods that use them.
         seed: of the methods' random streams.
         batch_norm: running statistics: averaged by the law of total variance, or kept from the base or first model.
+        selection: which tensors are fused; all others come from the base, else from the first model.
         size: elements a block; it changes no result.
 
     Returns:
@@ -123,34 +134,59 @@ def merge_state_dicts(
         StateDictMismatch: keys or shapes differ.
         BufferMismatch: integer buffers differ.
         NonFiniteError: a weight is NaN or infinite, or becomes so by the merge.
+        HyperparameterError: a pattern of the selection matches nothing.
     """
+    selection = selection or Selection()
     states = [as_tensors(state, name) for state, name in zip(state_dicts, names, strict=True)]
     named = list(names)
     if base is not None:
         states.append(as_tensors(base, "base"))
         named.append("base")
-    check_same_layout(states, named)
+    if not selection.heads:
+        states = [states[0], *(_backbone(state) | _heads(states[0]) for state in states[1:])]
+    _check_layout(states, named)
+    chosen = selection.of(states[0])
     measured = (measured or Measured()).checked(states[0], len(names), whole=method.whole)
     ties = tied_keys(states)
     means = batch_norm_statistics(states[0])
     kept = {*means, *means.values()}
     merged: dict[str, Tensor] = {}
+    fused: list[Blocks] = []
     for key in (key for key in states[0] if key not in ties):
         values = [state[key] for state in states]
         if not values[0].is_floating_point():
             merged[key] = copy_buffer(values[: len(names)], key, names)
             continue
         check_finite(values, key, named)
-        if key in kept:
+        if key in kept or key not in chosen:
             merged[key] = _copy(values[0 if base is None else -1], values[0].dtype)
         else:
-            merged[key] = _merge_tensor(method, _blocks(key, values, len(names), measured, seed, method.whole), size)
+            fused.append(_blocks(key, values, len(names), measured, seed, method.whole))
+    bound = method.bind(fused)
+    merged |= {blocks.key: _merge_tensor(bound, blocks, size) for blocks in fused}
     if batch_norm == "average":
-        merged |= average_statistics(states[: len(names)], {key: means[key] for key in means if key not in ties})
+        averaged = {key: means[key] for key in means if key not in ties and key in chosen}
+        merged |= average_statistics(states[: len(names)], averaged)
     for key, value in merged.items():
         if value.is_floating_point():
             _check_merged(value, key)
     return {key: merged[ties.get(key, key)] for key in states[0]}
+
+
+def _heads(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key.startswith(HEADS)}
+
+
+def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(HEADS)}
+
+
+def _check_layout(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> None:
+    try:
+        check_same_layout(states, names)
+    except StateDictMismatch as error:
+        check_same_layout([_backbone(state) for state in states], names)
+        raise HeadMismatchError(f"{error} Only heads differ: did you mean fuse=backbone?") from None
 
 
 def _check_merged(value: Tensor, key: str) -> None:
@@ -186,5 +222,5 @@ def _merge_tensor(method: TensorMethod, blocks: Blocks, size: int) -> Tensor:
         survey = method.survey(blocks)  # always over leaves, so that its sums do not depend on `size`
         flat = fused.view(-1)
         for block in blocks if size == LEAF else replace(blocks, size=size):
-            flat[block.offset : block.offset + block.values_KB.shape[1]] = method.fuse(block, survey)
+            flat[block.offset : block.offset + block.values_KB.shape[1]] = method.fuse_block(block, survey)
     return fused

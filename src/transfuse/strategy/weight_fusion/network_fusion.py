@@ -12,16 +12,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from transfuse.metrics import scores
 from transfuse.strategy.base import Context, FusedModel
-from transfuse.strategy.cross_fit import cross_fit_selection, folds
 from transfuse.strategy.weight_fusion.base import WeightFusion
 from transfuse.strategy.weight_fusion.diagnostics import describe
+from transfuse.strategy.weight_fusion.judging import Outputs, honest_scores, validation_scores
 from transfuse.strategy.weight_fusion.merging import WeightedSum, merge_state_dicts
 from transfuse.strategy.weight_fusion.parts import Parts, take_apart
-from transfuse.types import NeedsContextError, Scores
-
-Outputs = Mapping[str, Tensor]
+from transfuse.types import NeedsContextError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +91,20 @@ class NetworkFusion(WeightFusion):
             [parts.states[index] for index in chosen],
             names=[parts.names[index] for index in chosen],
             batch_norm="keep" if self.batch_norm == "keep" else "average",
+            selection=self.selection,
         )
         return self.settle(context, parts, fused, len(chosen))
 
     def apply(self, context: Context) -> FusedModel:
         """Chooses, fuses, and scores the choice: in sample as `fit`, cross-fitted as `validation`."""
-        parts = take_apart(context, with_base=self.base != "unused")
+        parts = take_apart(context, with_base=self.base != "unused", fuse=self.fuse)
         choice = self.select(context, parts)
         network, batch_norm = self.mixture(context, parts, choice.weights_K, choice.divisor)
         state = network.state_dict()
         return FusedModel(
             network=network,
-            validation=_scores(context, _honest(context, choice)),
-            fit=_scores(context, choice.candidates[choice.index]),
+            validation=honest_scores(context, choice.candidates, choice.metric),
+            fit=validation_scores(context, choice.candidates[choice.index]),
             members=tuple(index for index, weight in enumerate(choice.weights_K) if weight != 0.0),
             weights={task.name: list(choice.coefficients_K) for task in context.development.tasks},
             diagnostics={
@@ -115,16 +113,3 @@ class NetworkFusion(WeightFusion):
             },
             looks=choice.looks,
         )
-
-
-def _honest(context: Context, choice: Choice) -> dict[str, Tensor]:
-    tasks = {task.name: task for task in context.development.tasks}
-    targets = context.development.validation.targets
-    first = targets[next(iter(tasks))]
-    folds_N = folds(first, len(first), context.cross_fit, context.generator("cross_fit"))
-    return cross_fit_selection(tasks, choice.candidates, targets, metric=choice.metric, folds_N=folds_N)
-
-
-def _scores(context: Context, outputs: Outputs) -> dict[str, Scores]:
-    targets = context.development.validation.targets
-    return {task.name: scores(task, outputs[task.name], targets[task.name]) for task in context.development.tasks}

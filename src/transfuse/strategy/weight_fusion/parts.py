@@ -1,7 +1,7 @@
 """Which tensors of the base models are fused, and the network that they make.
 
-One head set in all members: everything is fused. One head a member (`base_models=per_task`): the backbone is fused and
-each task keeps its own head.
+One head set in all members: everything is fused. One head a member (`base_models=per_task`), or `fuse=backbone`: the
+backbone is fused and each task keeps its own head.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from transfuse.base_models.model import BaseModel
 from transfuse.strategy.base import Context
-
-_HEADS = "heads."
+from transfuse.strategy.weight_fusion.selection import HEADS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +42,22 @@ class Parts:
         network = self.members[0].network()
         if self.heads:
             network.heads = nn.ModuleDict(
-                {task: self.members[index].network().get_submodule(_HEADS + task) for task, index in self.heads.items()}
+                {task: self.members[index].network().get_submodule(HEADS + task) for task, index in self.heads.items()}
             )
         network.load_state_dict({**network.state_dict(), **fused})
         return network.eval()
 
 
-def take_apart(context: Context, *, with_base: bool) -> Parts:
+def take_apart(context: Context, *, with_base: bool, fuse: str | None = None) -> Parts:
     """The parts of the run's base models; trains them where they are not stored.
 
     Args:
         context: of the run.
         with_base: whether the method uses what the members started from.
+        fuse: `backbone` keeps heads even where the members have the same.
     """
     members = tuple(context.base_models)
-    separate = len({member.description.tasks for member in members}) > 1
+    separate = fuse == "backbone" or len({member.description.tasks for member in members}) > 1
     tasks = [task.name for task in context.development.tasks]
     heads = {task: _owner(members, task) for task in tasks} if separate else {}
     states = tuple(_fusible(member.state) if separate else dict(member.state) for member in members)
@@ -71,7 +71,7 @@ def take_apart(context: Context, *, with_base: bool) -> Parts:
 
 
 def _fusible(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if not key.startswith(_HEADS)}
+    return {key: value for key, value in state.items() if not key.startswith(HEADS)}
 
 
 def _owner(members: tuple[BaseModel, ...], task: str) -> int:

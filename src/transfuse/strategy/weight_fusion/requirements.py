@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transfuse.base_models.model import Description, MemberDescription
-from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, MissingBaseError
+from transfuse.types import (
+    Development,
+    HyperparameterError,
+    IncompatibleStrategyError,
+    MissingBaseError,
+    StateDictMismatch,
+)
 
 
 class ModelCountError(IncompatibleStrategyError, HyperparameterError):
     """The method needs another number of models."""
+
+
+class HeadMismatchError(StateDictMismatch, IncompatibleStrategyError):
+    """Heads of models differ, and they should be fused."""
 
 
 def check_count(name: str, found: int, least: int, most: int | None) -> None:
@@ -52,9 +62,16 @@ def check_base(name: str, pool: Description) -> None:
         )
 
 
-def check_tasks(name: str, development: Development, members: Sequence[MemberDescription]) -> None:
+def check_tasks(
+    name: str, development: Development, members: Sequence[MemberDescription], *, fuse: str | None = None
+) -> None:
     """Raises unless the members' heads can be fused, or each task finds its head in one of them."""
     wanted = [task.name for task in development.tasks]
+    if fuse == "all" and len({member.tasks for member in members}) > 1:
+        found = "; ".join(f"{', '.join(member.tasks)} in {member.name}" for member in members)
+        raise HeadMismatchError(
+            f"{name} cannot fuse heads of different tasks. Found {found}. Did you mean fuse=backbone?"
+        )
     if development.kind == "transfer":
         _check_transfer(name, development, members)
     if development.kind != "multi_task":

@@ -26,7 +26,7 @@ class UniformSoup(TensorFusion):
         increasing inference time", 2203.05482.
     """
 
-    def fuse(self, block: Block, survey: None) -> Tensor:
+    def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The mean over the models, (B,)."""
         num_models = len(block.values_KB)
         # x = sum_i x_i / K

@@ -1,0 +1,31 @@
+"""What the common laws of per-tensor weight fusions ask of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from transfuse.strategy.weight_fusion import TensorFusion
+
+Reference = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A per-tensor method and what its formula promises.
+
+    `reference` computes the fused values of one float64 tensor (K, n) and base (n,), written independently in NumPy;
+    None where the formula needs more than these values (shape, chance). `models`: how many models the laws fuse.
+    `linear`: one model gives itself, equal models give that model. `symmetric`: the order of the models does not matter.
+    """
+
+    method: TensorFusion
+    reference: Reference | None
+    linear: bool = False
+    symmetric: bool = False
+    models: int = 3
+
+    def __str__(self) -> str:
+        return self.method.name.rpartition("/")[2]

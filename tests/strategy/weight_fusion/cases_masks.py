@@ -1,0 +1,7 @@
+"""Methods that keep or drop elements by chance or agreement: their cases for the common laws."""
+
+from __future__ import annotations
+
+from tests.strategy.weight_fusion.case import Case
+
+CASES: list[Case] = []
