@@ -18,7 +18,7 @@ class Case:
 
     `reference` computes the fused values of one float64 tensor (K, n) and base (n,), written independently in NumPy;
     None where the formula needs more than these values (shape, chance). `models`: how many models the laws fuse.
-    `linear`: one model gives itself, equal models give that model. `symmetric`: the order of the models does not matter.
+    `linear`: one model gives itself, equal models give that model. `symmetric`: their order does not matter.
     """
 
     method: TensorFusion

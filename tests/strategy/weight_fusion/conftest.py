@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transfuse.base_models.model import BaseModel, BaseModels, Description, MemberDescription
 from tests.strategy.weight_fusion.cases import CASES, Case
+from transfuse.base_models.model import BaseModel, BaseModels, Description, MemberDescription
 from transfuse.models.architecture import Architecture
 from transfuse.models.network import Backbone, Network, with_heads
 from transfuse.models.predict import predict

@@ -10,7 +10,7 @@ KEYS = ["backbone.a.weight", "backbone.a.bias", "heads.y.weight"]
 
 
 def state(value: float, head: int = 2) -> dict[str, torch.Tensor]:
-    return {key: torch.full((head if key.startswith("heads") else 3,), value) for key in KEYS}
+    return {key: torch.full((head if key.startswith("heads") else 3,), float(value)) for key in KEYS}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from transfuse.leaves import LEAF
 from transfuse.state_dict import (
+    StateDict,
     as_tensors,
     batch_norm_statistics,
     check_finite,
@@ -137,14 +138,8 @@ def merge_state_dicts(
         HyperparameterError: a pattern of the selection matches nothing.
     """
     selection = selection or Selection()
-    states = [as_tensors(state, name) for state, name in zip(state_dicts, names, strict=True)]
-    named = list(names)
-    if base is not None:
-        states.append(as_tensors(base, "base"))
-        named.append("base")
-    if not selection.heads:
-        states = [states[0], *(_backbone(state) | _heads(states[0]) for state in states[1:])]
-    _check_layout(states, named)
+    named = [*names, *([] if base is None else ["base"])]
+    states = _of_one_layout([*state_dicts, *([] if base is None else [base])], named, heads=selection.heads)
     chosen = selection.of(states[0])
     measured = (measured or Measured()).checked(states[0], len(names), whole=method.whole)
     ties = tied_keys(states)
@@ -167,9 +162,7 @@ def merge_state_dicts(
     if batch_norm == "average":
         averaged = {key: means[key] for key in means if key not in ties and key in chosen}
         merged |= average_statistics(states[: len(names)], averaged)
-    for key, value in merged.items():
-        if value.is_floating_point():
-            _check_merged(value, key)
+    _check_merged(merged)
     return {key: merged[ties.get(key, key)] for key in states[0]}
 
 
@@ -181,20 +174,28 @@ def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(HEADS)}
 
 
-def _check_layout(states: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> None:
+def _of_one_layout(state_dicts: Sequence[Mapping[str, Any]], names: Sequence[str], *, heads: bool) -> list[StateDict]:
+    """The state dicts as tensors, with equal keys and shapes; without `heads` all have the first one's heads."""
+    states: list[StateDict] = [as_tensors(state, name) for state, name in zip(state_dicts, names, strict=True)]
+    if not heads:
+        states = [states[0], *(_backbone(state) | _heads(states[0]) for state in states[1:])]
     try:
         check_same_layout(states, names)
     except StateDictMismatch as error:
         check_same_layout([_backbone(state) for state in states], names)
         raise HeadMismatchError(f"{error} Only heads differ: did you mean fuse=backbone?") from None
+    return states
 
 
-def _check_merged(value: Tensor, key: str) -> None:
-    try:
-        check_finite([value], key, ["the merged model"])
-    except NonFiniteError as error:
-        dtype = str(value.dtype).removeprefix("torch.")
-        raise NonFiniteError(f"{error} The inputs are finite: the result is too large for {dtype}.") from None
+def _check_merged(merged: StateDict) -> None:
+    for key, value in merged.items():
+        if not value.is_floating_point():
+            continue
+        try:
+            check_finite([value], key, ["the merged model"])
+        except NonFiniteError as error:
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise NonFiniteError(f"{error} The inputs are finite: the result is too large for {dtype}.") from None
 
 
 def _copy(value: Tensor, dtype: torch.dtype) -> Tensor:
