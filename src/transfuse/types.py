@@ -125,7 +125,7 @@ class Split:
 
     Attributes:
         inputs: (N, *input shape), float32, already scaled by statistics of the training split.
-        targets: task name -> (N,) int64 class indices | (N, C) float32 zeros and ones | (N, C) float32 values.
+        targets: task name -> (N,) int64 class indices, -1 for unlabelled | (N, C) float32 zeros and ones | (N, C) float32 values.
         ids: (N,) int64, unique among all examples of the data set; they tie stored predictions to examples.
     """
 
@@ -182,11 +182,14 @@ class Development:
         return {"train": self.train, "validation": self.validation}[name]
 
     def for_task(self, name: str) -> Development:
-        """The same data with one task only."""
+        """The same data with one task only, without the examples that have no label for it."""
         task = next(task for task in self.tasks if task.name == name)
 
         def only(split: Split) -> Split:
-            return replace(split, targets={name: split.targets[name]})
+            alone = replace(split, targets={name: split.targets[name]})
+            if task.kind != "classification" or bool((split.targets[name] >= 0).all()):
+                return alone
+            return alone.select(split.targets[name] >= 0)
 
         return replace(
             self,

@@ -57,6 +57,17 @@ def test_per_task_members_have_one_head_each_and_one_start(multi_task: Setting) 
     assert all(recipe.start is members.base for recipe in members.recipes)
 
 
+def test_per_task_members_may_start_from_a_joint_training(multi_task: Setting) -> None:
+    members = PerTask(start_share=0.5).members(multi_task)
+    assert members.base is not None and members.base.training is not None
+    assert members.base.training.epochs == max(1, round((multi_task.training.epochs or 0) * 0.5))
+    assert members.base.description.tasks == ("sign", "value")
+    assert {recipe.start.key for recipe in members.recipes if recipe.start} == {members.base.key}
+    for share in (-0.1, 1.5):
+        with pytest.raises(HyperparameterError, match=r"`start_share` should be in \[0, 1\]"):
+            PerTask(start_share=share)
+
+
 def test_source_pools_train_on_the_source(transfer: Setting) -> None:
     (source,) = Source().members(transfer).recipes
     both = SourceAndTarget().members(transfer).recipes

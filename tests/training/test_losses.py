@@ -48,3 +48,21 @@ def test_the_scale_of_the_loss_is_left_to_the_module() -> None:
     plain, scaled = (Task(name="a", kind="regression", outputs=1, loss_scale=scale) for scale in (1.0, 9.0))
     outputs, targets = torch.tensor([[3.0]]), torch.tensor([[1.0]])
     assert task_loss(plain, outputs, targets) == task_loss(scaled, outputs, targets)
+
+
+def test_unlabelled_examples_take_no_part() -> None:
+    task = Task(name="y", kind="classification", outputs=3)
+    outputs_NC = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets_N = torch.tensor([0, -1, 2, -1, 1])
+    loss = task_loss(task, outputs_NC, targets_N)
+    torch.testing.assert_close(loss, task_loss(task, outputs_NC[[0, 2, 4]], targets_N[[0, 2, 4]]))
+    loss.backward()
+    assert outputs_NC.grad is not None and not outputs_NC.grad[[1, 3]].any() and outputs_NC.grad[[0, 2, 4]].any()
+
+
+def test_without_any_label_there_is_no_loss_and_no_gradient() -> None:
+    task = Task(name="y", kind="classification", outputs=3)
+    outputs_NC = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = task_loss(task, outputs_NC, torch.tensor([-1, -1]))
+    loss.backward()
+    assert loss.item() == 0 and outputs_NC.grad is not None and torch.equal(outputs_NC.grad, torch.zeros(2, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -98,3 +98,11 @@ def require_count(count: int) -> None:
     """Raises unless a pool has at least one member."""
     if count < 1:
         raise HyperparameterError(f"`count` should be >= 1. Found `count = {count}`.")
+
+
+def shortened(training: Training, share: float) -> Training:
+    """The same settings with a share of the budget: at least one epoch or step."""
+    if training.steps is not None:
+        return replace(training, steps=max(1, round(training.steps * share)))
+    assert training.epochs is not None
+    return replace(training, epochs=max(1, round(training.epochs * share)))

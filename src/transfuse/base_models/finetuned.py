@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from transfuse.base_models.base import BaseModelRecipe, Members, Setting, require_count
+from transfuse.base_models.base import BaseModelRecipe, Members, Setting, require_count, shortened
 from transfuse.base_models.recipe import Recipe
 from transfuse.randomness import derive_seed
-from transfuse.training.settings import Training
 from transfuse.types import HyperparameterError
 
 
@@ -41,7 +40,7 @@ class Finetuned(BaseModelRecipe):
         """The start, then the fine-tunings."""
         start = replace(
             setting.recipe("finetuned-start", seed=derive_seed(setting.seed, "start")),
-            training=_shortened(setting.training, self.start_share),
+            training=shortened(setting.training, self.start_share),
         )
         return Members(recipes=tuple(self._member(setting, start, index) for index in range(self.count)), base=start)
 
@@ -52,10 +51,3 @@ class Finetuned(BaseModelRecipe):
             training=replace(setting.training, lr=setting.training.lr * factor),
             start=start,
         )
-
-
-def _shortened(training: Training, share: float) -> Training:
-    if training.steps is not None:
-        return replace(training, steps=max(1, round(training.steps * share)))
-    assert training.epochs is not None
-    return replace(training, epochs=max(1, round(training.epochs * share)))

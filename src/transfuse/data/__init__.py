@@ -7,6 +7,7 @@ from transfuse.data.dataset import Dataset
 from transfuse.data.digits import Digits
 from transfuse.data.digits_noise import DigitsNoise
 from transfuse.data.digits_tasks import DigitsTasks
+from transfuse.data.fashion_groups import FashionGroups
 from transfuse.data.fashion_mnist import FashionMnist
 from transfuse.data.fashion_noise import FashionNoise
 from transfuse.data.splits import fingerprint
@@ -17,6 +18,7 @@ __all__ = [
     "Digits",
     "DigitsNoise",
     "DigitsTasks",
+    "FashionGroups",
     "FashionMnist",
     "FashionNoise",
     "fingerprint",

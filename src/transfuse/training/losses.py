@@ -10,18 +10,21 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from transfuse.types import Task
 
+_UNLABELLED = -1
+
 
 def task_loss(task: Task, outputs_NC: Tensor, targets: Tensor) -> Tensor:
     """The mean loss of one task over a batch, in float32.
 
-    classification: `-log softmax(outputs)[target]`; multilabel: binary cross-entropy with logits, mean over examples
-    and labels; regression: `((outputs - targets) / task.scale)^2`, mean over examples and targets.
+    classification: `-log softmax(outputs)[target]`, mean over labelled examples, 0 without any; multilabel: binary
+    cross-entropy with logits, mean over examples and labels; regression: `((outputs - targets) / task.scale)^2`, mean
+    over examples and targets.
     `task.loss_scale` is not applied.
 
     Args:
         task: what is predicted.
         outputs_NC: (N, C) logits, or values in the targets' own units.
-        targets: (N,) int64 classes, (N, C) zeros and ones, or (N, C) values.
+        targets: (N,) int64 classes with -1 for unlabelled, (N, C) zeros and ones, or (N, C) values.
 
     Returns:
         A scalar with a graph.
@@ -33,7 +36,8 @@ def task_loss(task: Task, outputs_NC: Tensor, targets: Tensor) -> Tensor:
     """
     outputs_NC = outputs_NC.float()
     if task.kind == "classification":
-        return cross_entropy(outputs_NC, targets)
+        loss = cross_entropy(outputs_NC, targets, ignore_index=_UNLABELLED)
+        return torch.where((targets != _UNLABELLED).any(), loss, 0.0)  # the mean of nothing is NaN
     if task.kind == "multilabel":
         return binary_cross_entropy_with_logits(outputs_NC, targets)
     errors_NC = outputs_NC - targets

@@ -144,7 +144,6 @@ def merge_state_dicts(
     measured = (measured or Measured()).checked(states[0], len(names), whole=method.whole)
     ties = tied_keys(states)
     means = batch_norm_statistics(states[0])
-    kept = {*means, *means.values()}
     merged: dict[str, Tensor] = {}
     fused: list[Blocks] = []
     for key in (key for key in states[0] if key not in ties):
@@ -153,7 +152,7 @@ def merge_state_dicts(
             merged[key] = copy_buffer(values[: len(names)], key, names)
             continue
         check_finite(values, key, named)
-        if key in kept or key not in chosen:
+        if key in means or key in means.values() or key not in chosen:
             merged[key] = _copy(values[0 if base is None else -1], values[0].dtype)
         else:
             fused.append(_blocks(key, values, len(names), measured, seed, method.whole))
