@@ -17,7 +17,16 @@ from transfuse.base_models.model import training_seconds
 from transfuse.conformity import under
 from transfuse.data.dataset import Dataset
 from transfuse.data.splits import fingerprint
-from transfuse.evaluation import Analysis, Evaluation, Result, analyse, evaluate, write_predictions, write_tables
+from transfuse.evaluation import (
+    Analysis,
+    Evaluation,
+    Result,
+    analyse,
+    evaluate,
+    write_predictions,
+    write_tables,
+    write_weight_tables,
+)
 from transfuse.metrics import named
 from transfuse.models.architecture import Architecture
 from transfuse.strategy.base import Context, FusedModel, Strategy
@@ -159,7 +168,7 @@ def _executed(prepared: Prepared) -> RunRecord:
 
     record = summarize(prepared, fused, result, fuse_seconds=fuse_seconds)
     save(run.folder, fused, result)
-    show(run, analyses)
+    show(run, analyses, fused, members)
     record = replace(record, started=started, seconds=time.perf_counter() - began)
     record.write(run.folder)
     numbers = named("analysis", {analysis.task.name: analysis.numbers for analysis in analyses})
@@ -248,14 +257,17 @@ def save(folder: Path, fused: FusedModel, result: Result) -> None:
         save_file(state, folder / "fused" / "model.safetensors")
 
 
-def show(run: Run, analyses: Sequence[Analysis]) -> None:
+def show(run: Run, analyses: Sequence[Analysis], fused: FusedModel, members: Sequence[str]) -> None:
     """Writes the folder `analysis/`: tables, `summary.json` and, where the run draws, figures."""
     folder = run.folder / "analysis"
     write_tables(folder, analyses)
+    write_weight_tables(folder, fused.diagnostics, members)
     if run.evaluation.draws(alone=run.parent is None):
         from transfuse.report.run_figures import write_figures  # loads what only figures and reports need
+        from transfuse.report.weight_figures import write_weight_figures
 
         write_figures(folder, analyses)
+        write_weight_figures(folder, fused.diagnostics, members)
 
 
 def failed_record(

@@ -102,6 +102,22 @@ def test_cost_counts_all_trainings_and_is_announced(
     assert pool.seconds >= seconds + folds_alone
 
 
+def test_the_pools_behind_the_predictions(setting: Setting, tmp_path: Path) -> None:
+    pool = make_pool(Seeds(count=2), setting, tmp_path)
+    pools = pool.fold_pools(FOLDS)
+    used, seconds = pool.used(), pool.seconds
+    names = [f"seeds-{member}-fold{fold}" for fold in range(3) for member in range(2)]
+    assert [member.description.name for each in pools for member in each] == names
+    assert [member.description.name for member in used] == names
+    assert seconds >= training_seconds(used) > 0
+    found_MNC = pool.out_of_fold_logits(FOLDS)["sign"]
+    assert pool.seconds == seconds  # they are the same
+    inputs = pool.development.train.inputs
+    for fold, each in enumerate(pools):
+        expected = torch.stack([member.network()(inputs)["sign"] for member in each])[:, fold == FOLDS]
+        torch.testing.assert_close(found_MNC[:, fold == FOLDS], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_nothing_is_trained_twice(setting: Setting, tmp_path: Path) -> None:
     news: list[Trained] = []
     first = make_pool(Seeds(count=2), setting, tmp_path)

@@ -19,6 +19,7 @@ from transfuse.base_models import (
     Store,
     Trained,
 )
+from transfuse.base_models.model import BaseModel
 from transfuse.models.predict import predict
 from transfuse.types import DataError, IncompatibleStrategyError, StateDictError, StateDictMismatch
 
@@ -81,6 +82,34 @@ def test_logits_are_those_of_the_networks_and_are_stored(setting: Setting, tmp_p
         key, setting.development.fingerprint, "validation", weights=entry.record["sha256"], ids=validation.ids
     )
     assert stored is not None and torch.equal(stored["sign"], logits_MNC[1])
+
+
+def test_statistics_are_measured_once_a_purpose(setting: Setting, tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    def measure(member: BaseModel) -> dict[str, torch.Tensor]:
+        measured.append(member.description.name)
+        return {name: value.double().square() for name, value in member.state.items()}
+
+    pool = make_pool(Seeds(count=2), setting, tmp_path)
+    found = pool.statistics("squares", measure)
+    assert measured == ["seeds-0", "seeds-1"]
+    for member, statistics in zip(pool, found, strict=True):
+        assert all(torch.equal(statistics[name], value.double().square()) for name, value in member.state.items())
+    again = make_pool(Seeds(count=3), setting, tmp_path).statistics("squares", measure)
+    assert measured == ["seeds-0", "seeds-1", "seeds-2"]
+    assert all(torch.equal(again[1][name], value) for name, value in found[1].items())
+    pool.statistics("squares of other examples", measure)
+    assert len(measured) == 5
+
+
+def test_statistics_of_a_member_that_was_trained_anew_are_measured_anew(setting: Setting, tmp_path: Path) -> None:
+    def measure(member: BaseModel) -> dict[str, torch.Tensor]:
+        return {"calls": torch.ones(1)}
+
+    make_pool(Seeds(count=1), setting, tmp_path).statistics("one", measure)
+    pool = make_pool(Seeds(count=1, refresh=True), setting, tmp_path)
+    assert torch.equal(pool.statistics("one", lambda member: {"calls": torch.zeros(1)})[0]["calls"], torch.zeros(1))
 
 
 def test_a_network_owns_its_weights(setting: Setting, tmp_path: Path) -> None:

@@ -120,6 +120,45 @@ def test_replacing_an_entry_drops_its_predictions(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
 
 
+def test_statistics_come_back_for_the_same_purpose_data_and_weights_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path)
+    shared = torch.randn(3, 3, dtype=torch.float64)
+    statistics = {"linear.weight": shared, "tied": shared, "view": shared.T, "empty": torch.ones(0, 2)}
+    assert store.get_statistics("k", "data", "fisher", weights="w") is None
+    store.put_statistics("k", "data", "fisher", statistics, weights="w")
+    found = store.get_statistics("k", "data", "fisher", weights="w")
+    assert found is not None and found.keys() == statistics.keys()
+    assert all(torch.equal(found[name], statistics[name]) for name in statistics)
+    assert store.get_statistics("k", "other data", "fisher", weights="w") is None
+    assert store.get_statistics("k", "data", "fisher of 8 examples", weights="w") is None
+    assert caplog.text == ""
+    with caplog.at_level(logging.WARNING):
+        assert store.get_statistics("k", "data", "fisher", weights="new") is None
+    assert "measured again" in caplog.text
+
+
+@pytest.mark.parametrize("position", [10, -1])
+def test_damaged_statistics_are_measured_again(tmp_path: Path, position: int) -> None:
+    store = Store(tmp_path)
+    store.put_statistics("k", "data", "fisher", {"w": torch.ones(4, 2)}, weights="w")
+    [path] = (tmp_path / "k" / "statistics" / "data").glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    assert store.get_statistics("k", "data", "fisher", weights="w") is None
+
+
+def test_replacing_an_entry_drops_its_statistics(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("k", STATE, RECORD)
+    store.put_statistics("k", "data", "fisher", {"w": torch.ones(4, 2)}, weights="w")
+    store.put("k", STATE, RECORD)
+    assert store.get_statistics("k", "data", "fisher", weights="w") is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
+
+
 def test_readers_and_writers_of_one_entry_do_not_disturb_each_other(tmp_path: Path) -> None:
     """Two threads read and predict while a third replaces the entry 50 times: nothing raises, nothing is set aside."""
     store, ids = Store(tmp_path), torch.arange(4)

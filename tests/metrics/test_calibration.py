@@ -8,15 +8,31 @@ import torch
 
 from transfuse.metrics import (
     adaptive_calibration_error,
+    adaptive_ece,
+    ece,
+    ece_l2,
     equal_mass_reliability,
     expected_calibration_error,
     maximum_calibration_error,
+    mce,
     nll_floored,
     reliability,
     root_mean_square_calibration_error,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "output_fusion" / "metrics_calibration.npz"
+
+
+def test_short_names() -> None:
+    # right with 0.95 and 0.35, wrong with 0.85 and 0.65: each alone in its bin
+    confidence_N, correct_N = torch.tensor([0.95, 0.35, 0.85, 0.65]), torch.tensor([True, True, False, False])
+    assert float(ece(confidence_N, correct_N, bins=10)) == pytest.approx((0.05 + 0.65 + 0.85 + 0.65) / 4)
+    expected = ((0.05**2 + 0.65**2 + 0.85**2 + 0.65**2) / 4) ** 0.5
+    assert float(ece_l2(confidence_N, correct_N, bins=10)) == pytest.approx(expected)
+    assert float(mce(confidence_N, correct_N, bins=10)) == pytest.approx(0.85)
+    # |mean confidence - accuracy|
+    for of_one_bin in (ece(confidence_N, correct_N, bins=1), adaptive_ece(confidence_N, correct_N, bins=1)):
+        assert float(of_one_bin) == pytest.approx(0.7 - 0.5)
 
 
 def case(prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,8 +45,8 @@ def case(prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_golden_values(bins: int) -> None:
     golden = np.load(GOLDEN)
     confidence_N, correct_N = case("in_")
-    ece = float(expected_calibration_error(confidence_N, correct_N, bins=bins))
-    assert ece == pytest.approx(float(golden[f"out_ece_l1_{bins}"]), abs=1e-6)
+    expected = float(expected_calibration_error(confidence_N, correct_N, bins=bins))
+    assert expected == pytest.approx(float(golden[f"out_ece_l1_{bins}"]), abs=1e-6)
     adaptive = float(adaptive_calibration_error(confidence_N, correct_N, bins=bins))
     assert adaptive == pytest.approx(float(golden[f"out_adaptive_ece_l1_{bins}"]), abs=1e-6)
     largest = float(maximum_calibration_error(confidence_N, correct_N, bins=bins))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +26,7 @@ class MemberDescription:
         layout: canonical JSON of its whole architecture; equal layouts have equal state dict keys and shapes.
         tasks: names of the tasks that it has heads for.
         trained_on: `target` (the problem's own data) or `source` (transfer problems).
+        lr: learning rate of its training; None for weights that were given or never trained.
     """
 
     name: str
@@ -34,6 +35,7 @@ class MemberDescription:
     layout: str
     tasks: tuple[str, ...]
     trained_on: Literal["target", "source"] = "target"
+    lr: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,22 @@ class BaseModels(ABC):
         Args:
             folds_N: (N,) int64 fold number of every training example.
         """
+
+    @abstractmethod
+    def fold_pools(self, folds_N: Tensor) -> Sequence[BaseModels]:
+        """The pools behind `out_of_fold_logits`, one a fold in the folds' order, trained (or loaded) now.
+
+        Each has the members of this pool, trained without its fold. `logits("validation")` are theirs.
+        """
+
+    def statistics(self, purpose: str, measure: Callable[[BaseModel], Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """What `measure` finds in every member, in order; a pool with a store keeps it.
+
+        Args:
+            purpose: all that the result depends on besides the member and the problem's data, in any words.
+            measure: name -> tensor of one member.
+        """
+        return [dict(measure(member)) for member in self]
 
     @abstractmethod
     def used(self) -> tuple[BaseModel, ...]:

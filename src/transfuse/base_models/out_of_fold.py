@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -34,13 +34,19 @@ def out_of_fold_logits(
     """
     parts: list[dict[str, Tensor]] = []
     positions: list[Tensor] = []
-    for fold in sorted(set(folds_N.tolist())):
+    for fold, rest in fold_problems(development, folds_N):
         held_N = folds_N == fold
-        pool = pool_on(without(development, held_N), fold)
+        pool = pool_on(rest, fold)
         parts.append(pool.held_out_logits(development.train.select(held_N)))
         positions.append(held_N.nonzero().squeeze(1))
     order_N = torch.cat(positions).argsort()
     return {task.name: torch.cat([part[task.name] for part in parts], dim=1)[:, order_N] for task in development.tasks}
+
+
+def fold_problems(development: Development, folds_N: Tensor) -> Iterator[tuple[int, Development]]:
+    """Each fold's number and the problem without it, in order."""
+    for fold in sorted(set(folds_N.tolist())):
+        yield fold, without(development, folds_N == fold)
 
 
 def without(development: Development, held_N: Tensor) -> Development:

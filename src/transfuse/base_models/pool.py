@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transfuse.base_models.base import Members
 from transfuse.base_models.model import BaseModel, BaseModels, Description
-from transfuse.base_models.out_of_fold import named_for_fold, num_trainings, out_of_fold_logits
+from transfuse.base_models.out_of_fold import fold_problems, named_for_fold, num_trainings, out_of_fold_logits
 from transfuse.base_models.recipe import Recipe
 from transfuse.base_models.store import Entry, Store
 from transfuse.base_models.train import joint_name, train
@@ -122,13 +122,26 @@ class Pool(BaseModels):
         """Task -> (M, N, C) logits on the training split, of members trained without the example's fold."""
         num_folds, trainings, before = len(set(folds_N.tolist())), num_trainings(self.members), self._fold_seconds()
         log.info(
-            "Out-of-fold predictions: %d folds x %d = %d trainings of base models, beside those on all training data; "
+            "Out-of-fold predictions: %d folds x %d = %d trainings of base models, each without a part of the data; "
             "what is in the store is not trained again.",
             *(num_folds, trainings, num_folds * trainings),
         )
         logits = out_of_fold_logits(self.development, folds_N, self._pool_on)
         self.seconds += self._fold_seconds() - before
         return logits
+
+    def fold_pools(self, folds_N: Tensor) -> tuple[Pool, ...]:
+        """The pools that were trained without a fold, in the folds' order."""
+        before = self._fold_seconds()
+        pools = tuple(self._pool_on(rest, fold) for fold, rest in fold_problems(self.development, folds_N))
+        for pool in pools:
+            list(pool)  # every member is asked for
+        self.seconds += self._fold_seconds() - before
+        return pools
+
+    def statistics(self, purpose: str, measure: Callable[[BaseModel], Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """What `measure` finds in every member, from the store where it was measured for this purpose on these data."""
+        return [self._statistics(self._entry(index), purpose, measure) for index in range(len(self))]
 
     def _pool_on(self, development: Development, fold: int) -> Pool:
         assert self.lay_out is not None, "asked for only where `description.retrainable`"
@@ -151,6 +164,16 @@ class Pool(BaseModels):
         if stored is None:
             stored = predict(found.model.network(), split.inputs)
             self.store.put_predictions(key, data, name, stored, weights=weights, ids=split.ids)
+        return stored
+
+    def _statistics(
+        self, found: _Found, purpose: str, measure: Callable[[BaseModel], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        key, data, weights = found.model.description.key, self.development.fingerprint, found.weights
+        stored = self.store.get_statistics(key, data, purpose, weights=weights)
+        if stored is None:
+            stored = dict(measure(found.model))
+            self.store.put_statistics(key, data, purpose, stored, weights=weights)
         return stored
 
     def _found_now(self, recipe: Recipe) -> _Found:

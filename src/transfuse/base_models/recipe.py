@@ -94,6 +94,7 @@ class Recipe:
             layout=self.architecture.layout,
             tasks=tuple(task.name for task in self.development.tasks),
             trained_on=self.trained_on,
+            lr=None if self.training is None or self.content is not None else self.training.lr,
         )
 
     def build(self) -> nn.Module:

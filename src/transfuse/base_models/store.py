@@ -3,6 +3,7 @@
     <store>/<key>/model.safetensors
     <store>/<key>/record.json                                          recipe, validation scores, checksum
     <store>/<key>/predictions/<data fingerprint>/<split>.safetensors   logits of every task, ids
+    <store>/<key>/statistics/<data fingerprint>/<purpose>.safetensors  what was measured on data, such as a Fisher
 
 Reading needs no lock; whoever writes an entry, or judges one as damaged, holds its key's lock, or that of the training
 which it comes from.
@@ -51,7 +52,7 @@ class _DamagedError(Exception):
 
 @dataclass(frozen=True)
 class Store:
-    """Trained networks and their predictions under content keys, shared by parallel jobs.
+    """Trained networks, their predictions and statistics under content keys, shared by parallel jobs.
 
     Attributes:
         folder: absolute; made on first write.
@@ -91,7 +92,7 @@ class Store:
             return None
 
     def put(self, key: str, state: Mapping[str, Tensor], record: Mapping[str, Any]) -> Entry:
-        """Stores a base model under the key's lock; an entry of the same key is replaced, its predictions vanish."""
+        """Stores a base model under the key's lock; an entry of the same key, and what lies beside it, is replaced."""
         return self.put_all({key: Entry(state=state, record=record)})[key]
 
     def put_all(self, entries: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -119,19 +120,12 @@ class Store:
             ids: of the examples, in order.
         """
         path = self._predictions(key, fingerprint, split)
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
-            content, metadata = {}, {}
-        known = metadata.get("weights") == weights and metadata.get("digest") == _digest(content)
-        if not known or not torch.equal(content[_IDS], ids):
+        content = _verified(path, weights)
+        if content is not None and torch.equal(content[_IDS], ids):
+            return {name.removeprefix(_LOGITS): value for name, value in content.items() if name != _IDS}
+        if path.exists():
             log.warning("The predictions %s are damaged or out of date; they are computed again.", path)
-            return None
-        return {name.removeprefix(_LOGITS): value for name, value in content.items() if name != _IDS}
+        return None
 
     def put_predictions(
         self, key: str, fingerprint: str, split: str, logits: Mapping[str, Tensor], *, weights: str, ids: Tensor
@@ -139,16 +133,44 @@ class Store:
         """Stores a member's logits on a split; arguments as of `get_predictions`."""
         path = self._predictions(key, fingerprint, split)
         content = _detached({f"{_LOGITS}{name}": value for name, value in logits.items()} | {_IDS: ids})
+        self._put_beside(path, content, weights)
+
+    def get_statistics(self, key: str, fingerprint: str, purpose: str, *, weights: str) -> dict[str, Tensor] | None:
+        """What was measured for a purpose, by name; None when it is absent, damaged or of other weights.
+
+        Args:
+            key: of the base model.
+            fingerprint: of the data.
+            purpose: what was measured and how, in any words; its SHA-256 names the file.
+            weights: the entry's `sha256`.
+        """
+        path = self._statistics(key, fingerprint, purpose)
+        content = _verified(path, weights)
+        if content is None and path.exists():
+            log.warning("The statistics %s are damaged or out of date; they are measured again.", path)
+        return content
+
+    def put_statistics(
+        self, key: str, fingerprint: str, purpose: str, statistics: Mapping[str, Tensor], *, weights: str
+    ) -> None:
+        """Stores what was measured; arguments as of `get_statistics`."""
+        self._put_beside(self._statistics(key, fingerprint, purpose), _detached(statistics), weights)
+
+    def _put_beside(self, path: Path, content: dict[str, Tensor], weights: str) -> None:
         with self._told():
             try:
                 _write(path, content, {"weights": weights, "digest": _digest(content)})
             except (FileNotFoundError, FileExistsError, SafetensorError) as error:
-                # the entry was replaced meanwhile: its folder came or went, and these predictions are out of date
+                # the entry was replaced meanwhile: its folder came or went, and what is written here is out of date
                 if isinstance(error, SafetensorError) and "No such file" not in str(error):
                     raise
 
     def _predictions(self, key: str, fingerprint: str, split: str) -> Path:
         return self.folder / key / "predictions" / fingerprint / f"{split}.safetensors"
+
+    def _statistics(self, key: str, fingerprint: str, purpose: str) -> Path:
+        name = hashlib.sha256(purpose.encode()).hexdigest()
+        return self.folder / key / "statistics" / fingerprint / f"{name}.safetensors"
 
     def _read(self, key: str) -> Entry | None:
         folder = self.folder / key
@@ -226,6 +248,18 @@ def _write(path: Path, content: dict[str, Tensor], metadata: dict[str, str]) -> 
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _verified(path: Path, weights: str) -> dict[str, Tensor] | None:
+    """The tensors of a file that was written for these weights and is what was written; None otherwise."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    known = metadata.get("weights") == weights and metadata.get("digest") == _digest(content)
+    return content if known else None
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

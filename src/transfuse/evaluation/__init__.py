@@ -6,6 +6,7 @@ from transfuse.evaluation.predict import TestPredictor
 from transfuse.evaluation.score import Result, evaluate, write_predictions
 from transfuse.evaluation.settings import Evaluation
 from transfuse.evaluation.tables import write_tables
+from transfuse.evaluation.weight_tables import write_weight_tables
 
 __all__ = [
     "Analysis",
@@ -17,4 +18,5 @@ __all__ = [
     "inference_cost",
     "write_predictions",
     "write_tables",
+    "write_weight_tables",
 ]

@@ -44,7 +44,7 @@ def write_tables(folder: Path, analyses: Sequence[Analysis]) -> None:
     for file, columns, rows in (*_TABLES, _diversity(analyses)):
         lines = [(analysis.task.name, *row) for analysis in analyses for row in rows(analysis)]
         if lines:
-            _write(folder / file, ("task", *columns), lines)
+            write_table(folder / file, ("task", *columns), lines)
     summary = {analysis.task.name: analysis.numbers for analysis in analyses}
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
@@ -111,8 +111,9 @@ def _diversity(analyses: Sequence[Analysis]) -> _Table:
     return _Table("diversity.csv", ("first", "second", *measures), rows)
 
 
-def _write(path: Path, columns: Sequence[str], lines: Iterable[_Row]) -> None:
+def write_table(path: Path, columns: Sequence[str], lines: Iterable[_Row]) -> None:
+    """Writes a CSV file; what is undefined (NaN or None) is an empty cell."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(["" if cell != cell else cell for cell in line] for line in lines)
+        writer.writerows(["" if cell is None or cell != cell else cell for cell in line] for line in lines)

@@ -16,9 +16,13 @@ from transfuse.metrics.calibrated_likelihood import (
 from transfuse.metrics.calibration import (
     Reliability,
     adaptive_calibration_error,
+    adaptive_ece,
+    ece,
+    ece_l2,
     equal_mass_reliability,
     expected_calibration_error,
     maximum_calibration_error,
+    mce,
     reliability,
     root_mean_square_calibration_error,
 )
@@ -39,6 +43,7 @@ from transfuse.metrics.diversity import (
     q_statistic,
     residual_correlation,
 )
+from transfuse.metrics.gaussian import gaussian_nll, interval_coverage
 from transfuse.metrics.names import default_selection_metric, higher_is_better, metric_names, unknown_metric
 from transfuse.metrics.scores import per_example, score, scores, scores_and_classes
 from transfuse.metrics.selective import (
@@ -55,6 +60,7 @@ __all__ = [
     "Reliability",
     "RiskCoverage",
     "adaptive_calibration_error",
+    "adaptive_ece",
     "by_column",
     "cohen_kappa",
     "confusion",
@@ -63,14 +69,19 @@ __all__ = [
     "delta_m_literature",
     "disagreement",
     "double_fault",
+    "ece",
+    "ece_l2",
     "equal_mass_reliability",
     "error_correlation",
     "expected_calibration_error",
     "fleiss_kappa",
+    "gaussian_nll",
     "higher_is_better",
+    "interval_coverage",
     "kappa",
     "log_loss_ambiguity",
     "maximum_calibration_error",
+    "mce",
     "mean_over_pairs",
     "mean_over_tasks",
     "mean_scores",

@@ -107,6 +107,13 @@ def maximum_calibration_error(confidence_N: Tensor, correct_N: Tensor, *, bins: 
     return reliability(confidence_N, correct_N, bins=bins).largest_gap
 
 
+# as the literature abbreviates them
+ece = expected_calibration_error
+adaptive_ece = adaptive_calibration_error
+ece_l2 = root_mean_square_calibration_error
+mce = maximum_calibration_error
+
+
 def _table(confidence_N: Tensor, correct_N: Tensor, index_N: Tensor, bins: int) -> Reliability:
     count_B = torch.bincount(index_N, minlength=bins).double()
     confidence_B = torch.bincount(index_N, weights=confidence_N.double(), minlength=bins)

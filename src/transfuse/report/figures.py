@@ -32,7 +32,7 @@ def reliability_diagram(table: Reliability, *, title: str) -> Figure:
     On the dashed diagonal confidences are true. The hatched bar between it and the dot is the gap of the bin.
     """
     figure = canvas(_SQUARE)
-    axes = _panel(figure, title, "confidence", "share right", keyed=True)
+    axes = panel_with_words(figure, title, "confidence", "share right", keyed=True)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.08)
     confidence_B, accuracy_B = table.confidences.tolist(), table.accuracies.tolist()
@@ -45,14 +45,14 @@ def reliability_diagram(table: Reliability, *, title: str) -> Figure:
     axes.plot(confidence_B, accuracy_B, "o", color=BLUE, ms=5, label="share right, with n")
     for x, y, count in zip(confidence_B, accuracy_B, table.counts.long().tolist(), strict=True):
         axes.annotate(str(count), (x, y), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=SMALL)
-    _key(axes)
+    key_above(axes)
     return figure
 
 
 def risk_coverage_plot(curve: RiskCoverage, *, title: str) -> Figure:
     """Error of the most confident predictions against the share of them that is taken; the area is the mean error."""
     figure = canvas(3.4)
-    axes = _panel(
+    axes = panel_with_words(
         figure, title, "coverage: share of predictions that is taken, surest first", "error among them", keyed=True
     )
     coverages, risks = curve.coverages_N.tolist(), curve.risks_N.tolist()
@@ -61,7 +61,7 @@ def risk_coverage_plot(curve: RiskCoverage, *, title: str) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, max([*risks, 1e-3]) * 1.08)
     axes.grid(color=FAINT, linewidth=0.5)
-    _key(axes)
+    key_above(axes)
     return figure
 
 
@@ -93,7 +93,7 @@ def _matrix(
     largest: float,
 ) -> Figure:
     figure = canvas(_SQUARE)
-    axes = _panel(figure, title, x, y, margin=1.0)
+    axes = panel_with_words(figure, title, x, y, margin=1.0)
     axes.spines[:].set_visible(False)
     # light shades, on which ink can be read
     axes.imshow(shades_KK.numpy(), cmap="Blues", vmin=0, vmax=1.8 * (largest or 1.0), aspect="auto")
@@ -115,12 +115,13 @@ def _matrix(
     return figure
 
 
-def _key(axes: Axes) -> None:
+def key_above(axes: Axes) -> None:
     """The legend above the axes, where it covers nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=SMALL, frameon=False, ncols=3, columnspacing=1.0)
 
 
-def _panel(figure: Figure, title: str, x: str, y: str, *, margin: float = 0.6, keyed: bool = False) -> Axes:
+def panel_with_words(figure: Figure, title: str, x: str, y: str, *, margin: float = 0.6, keyed: bool = False) -> Axes:
+    """Axes with a title and labelled sides; `keyed` leaves room for a legend above them."""
     axes = panel(figure, margin, 0.35 + margin / 2, 0.2, 0.6 if keyed else 0.35)
     axes.set_title(title, fontsize=USUAL, loc="left", color=INK, pad=24 if keyed else 6)
     axes.set_xlabel(x, fontsize=USUAL)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from transfuse.conformity import conforms, hints, readable
 from transfuse.types import HyperparameterError
 
 
@@ -57,6 +58,10 @@ def build(family: str, stem: str, fields: Mapping[str, Any]) -> Any:
     for name in fields:
         if name not in names:
             raise HyperparameterError(f"{family}/{stem} has no field {name!r}. {_suggestion(name, names)}")
+    declared = hints(method)
+    for name, value in fields.items():
+        if declared.get(name) is bool and not conforms(value, bool):
+            raise HyperparameterError(f"`{name}` should be {readable(bool)}. Found `{name} = {value!r}`.")
     try:
         return method(**fields)
     except TypeError as error:  # a value that cannot be compared, such as text for a number

@@ -33,6 +33,7 @@ class Predictions:
         labels: (N,) int64 classes | (N, C) zeros and ones | (N, C) values; None where nothing is known. Single ones
             are unlabelled where they are -1 (classes) or NaN.
         features_NF: (N, F) numbers that describe each example, for combiners that read more than outputs.
+        variances_MNC: (M, N, C) > 0: for regression, how sure members are, where they say so.
         scores_M: (M,) validation scores of the members, in the metric that a weight rule asks for; only read where
             there are no labels to compute them from.
         task: what is predicted, where a run says so: its name, classes and units.
@@ -45,6 +46,7 @@ class Predictions:
     kind: TaskKind
     labels: Tensor | None = None
     features_NF: Tensor | None = None
+    variances_MNC: Tensor | None = None
     scores_M: Tensor | None = None
     task: Task | None = None
     metric: str | None = None
@@ -102,8 +104,14 @@ class Predictions:
         """The examples at `index`, with a generator of their own."""
         labels = None if self.labels is None else self.labels[index]
         features_NF = None if self.features_NF is None else self.features_NF[index]
+        variances_MNC = None if self.variances_MNC is None else self.variances_MNC[:, index]
         return replace(
-            self, logits_MNC=self.logits_MNC[:, index], labels=labels, features_NF=features_NF, generator=generator
+            self,
+            logits_MNC=self.logits_MNC[:, index],
+            labels=labels,
+            features_NF=features_NF,
+            variances_MNC=variances_MNC,
+            generator=generator,
         )
 
 

@@ -94,6 +94,7 @@ CASES = [
         strategy=SuperLearner(candidates=[Median(), LeastSquares()], discrete=False),
     ),
     Case(name="temperature_scaled", strategy=TemperatureScaled(), convex=False),
+    Case(name="temperature_scaled-labels", strategy=TemperatureScaled(accept="always", per_label=True), convex=False),
     Case(
         name="temperature_scaled-both",
         strategy=TemperatureScaled(inner=WeightedAverage(weights=TIGHT), where="both", accept="always"),

@@ -57,6 +57,9 @@ class GivenPool(BaseModels):
     def out_of_fold_logits(self, folds_N: Tensor) -> dict[str, Tensor]:
         raise AssertionError("given networks cannot be trained again")
 
+    def fold_pools(self, folds_N: Tensor) -> tuple[BaseModels, ...]:
+        raise AssertionError("given networks cannot be trained again")
+
     def used(self) -> tuple[BaseModel, ...]:
         return tuple(self)
 

@@ -202,7 +202,8 @@ def test_mistakes_are_answered(fields: dict[str, Any], error: type[Exception], m
     ("logits", "message"),
     [
         (LOGITS[0], "Found (40, 4)"),
-        (LOGITS[:0], "Found (0, 40, 4)"),
+        ([LOGITS[0], LOGITS[1, :7]], "predict the same examples. Found the shapes (40, 4) of member 0 and (7, 4) of"),
+        (3.0, "Predictions should have the shape (members, examples, outputs)"),
         (LOGITS.round().long(), "should be floating-point"),
         (LOGITS.clone().index_fill_(0, torch.tensor([2]), torch.inf), "Member 2 predicts NaN or infinity"),
     ],
@@ -210,6 +211,28 @@ def test_mistakes_are_answered(fields: dict[str, Any], error: type[Exception], m
 def test_predictions_that_cannot_be_fused(logits: torch.Tensor, message: str) -> None:
     with pytest.raises(PredictionError, match=re.escape(message)):
         fuse(logits, method="average")
+
+
+@pytest.mark.parametrize("logits", [[], LOGITS[:0], LOGITS[:0].numpy()])
+def test_no_members(logits: Any) -> None:
+    with pytest.raises(HyperparameterError, match="at least one member. Found 0 members.") as caught:
+        fuse(logits, method="average")
+    assert isinstance(caught.value, ValueError)
+
+
+def test_members_of_other_classes_are_named() -> None:
+    message = "Found the shapes (40, 4) of member 0 and (40, 3) of member 2. Do they share the class list?"
+    with pytest.raises(IncompatibleStrategyError, match=re.escape(message)):
+        fuse([LOGITS[0], LOGITS[1].numpy(), LOGITS[2, :, :3]], method="average")
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_flags_are_true_or_false(value: Any) -> None:
+    message = f"`bias` should be true or false. Found `bias = {value!r}`."
+    with pytest.raises(HyperparameterError, match=re.escape(message)):
+        fuse(LOGITS, method="stacking", labels=LABELS, bias=value)
+    with pytest.raises(HyperparameterError, match=re.escape("`normalize` should be true or false. Found")):
+        fuse(LOGITS, method="weighted_average", weights={"rule": "given", "values": [1, 1, 1], "normalize": value})
 
 
 def test_unlabelled_examples_take_no_part() -> None:

@@ -81,7 +81,7 @@ def test_unlabelled_values_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"variance": "predicted"}, "`variance` should be residual or mse. Found `variance = predicted`."),
+        ({"variance": "std"}, "`variance` should be residual, mse or predicted. Found `variance = std`."),
         ({"floor": 0.0}, r"`floor` should be in \(0, 1\]. Found `floor = 0.0`."),
     ],
 )

@@ -14,7 +14,7 @@ from transfuse.metrics import scores
 from transfuse.models.predict import predict
 from transfuse.strategy.base import Context
 from transfuse.strategy.cross_fit import folds
-from transfuse.strategy.output_fusion import Average, Fused, WeightedAverage, fuse
+from transfuse.strategy.output_fusion import Average, Fused, LogOpinionPool, SuperLearner, WeightedAverage, fuse
 from transfuse.strategy.weights import Given, SoftmaxScore
 from transfuse.types import HyperparameterError, IncompatibleStrategyError, PredictionError, Split, Task, TaskKind
 
@@ -133,6 +133,26 @@ def test_fewer_examples_than_folds() -> None:
     context = make_context([DIGIT], development=make_development([DIGIT], examples=4))
     with pytest.raises(HyperparameterError, match="Found `cross_fit = 5` and 4 examples"):
         WeightedAverage().apply(context)
+
+
+def test_a_member_that_occurs_twice_is_told_in_the_record() -> None:
+    context = make_context([DIGIT])
+    assert "fusion/warning" not in WeightedAverage().apply(context).diagnostics
+    first, second, third, _ = context.base_models.description.members
+    context.base_models.description = replace(
+        context.base_models.description, members=(first, second, third, replace(first, name="again"))
+    )
+    warning = WeightedAverage().apply(context).diagnostics["fusion/warning"]
+    assert warning == "Members given-0, again are not all different: their weights are not identifiable."
+
+
+def test_tasks_of_several_kinds_are_refused_with_what_fits_them_all() -> None:
+    development, pool = make_development([DIGIT, SIZE]), describe([DIGIT, SIZE], 2)
+    for strategy, method in ((WeightedAverage(), "super_learner"), (LogOpinionPool(), "average")):
+        with pytest.raises(IncompatibleStrategyError, match=f"Did you mean output_fusion/{method}, which fits them"):
+            strategy.check(development, pool)
+    for fitting in (SuperLearner(), Average()):
+        fitting.check(development, pool)
 
 
 def test_an_empty_pool() -> None:

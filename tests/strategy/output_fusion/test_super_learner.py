@@ -30,7 +30,7 @@ from transfuse.strategy.output_fusion.super_learner import Mixture
 from transfuse.strategy.predictions import Predictions
 from transfuse.strategy.weights import Given, LeastSquaresOptimal, NllOptimal
 from transfuse.training.fit import Fit
-from transfuse.types import ConfigError, EmptyTaskError, HyperparameterError, IncompatibleStrategyError, Task
+from transfuse.types import ConfigError, EmptyTaskError, HyperparameterError, IncompatibleStrategyError, Task, TaskKind
 
 CONF = Path(__file__).parents[3] / "conf"
 MEMBERS = [WeightedAverage(weights=Given(values=[float(i == j) for i in range(3)])) for j in range(3)]
@@ -105,16 +105,43 @@ def test_the_first_of_equals_is_chosen() -> None:
     assert combiner.diagnostics["fusion/chosen"] == 0.0
 
 
-def test_the_default_candidates_fuse_classes_and_labels() -> None:
-    assert SuperLearner().kinds == {"classification", "multilabel"}
-    predictions = make_predictions("classification")
-    found = fuse(predictions.logits_MNC, method="super_learner", labels=predictions.truth)
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
+@pytest.mark.parametrize("discrete", [True, False])
+def test_the_default_candidates_are_those_of_the_kind(kind: TaskKind, discrete: bool) -> None:
+    assert SuperLearner().kinds == {"classification", "multilabel", "regression"}
+    predictions = make_predictions(kind)
+    found = fuse(predictions.logits_MNC, method="super_learner", labels=predictions.truth, kind=kind, discrete=discrete)
+    losses = predictions.scores("rmse" if kind == "regression" else "nll")
+    fused = replace(predictions, logits_MNC=found.logits_NC[None])
+    assert float(fused.scores("rmse" if kind == "regression" else "nll")) < float(losses.min())
+    used = {name.partition("held_out_")[2] for name in found.diagnostics if "held_out" in name}
+    assert ("4_stacking" in used) and ("3_least_squares" in used) == (kind == "regression")
+    if not discrete:
+        return
     held_out = {name: value for name, value in found.diagnostics.items() if "held_out" in name}
     assert len(held_out) == 5
     best = min(held_out, key=held_out.__getitem__)
     assert found.diagnostics["fusion/chosen"] == float(best.partition("held_out_")[2][0])
+
+
+def test_tasks_of_several_kinds_have_candidates_of_their_own() -> None:
+    tasks = [Task(name="digit", kind="classification", outputs=3), Task(name="size", kind="regression", outputs=1)]
+    context = make_context(tasks)
+    SuperLearner().check(context.development, describe(tasks, 4))
+    fused = SuperLearner().apply(context)
+    assert "fusion/digit/held_out_3_log_pool_optimal" in fused.diagnostics
+    assert "fusion/size/held_out_3_least_squares" in fused.diagnostics
+
+
+def test_given_candidates_decide_the_kinds() -> None:
     with pytest.raises(IncompatibleStrategyError, match="Found regression. Did you mean strategy.candidates that all"):
-        fuse(torch.zeros(2, 8, 1), method="super_learner", labels=torch.zeros(8, 1), kind="regression")
+        fuse(
+            torch.zeros(2, 8, 1),
+            method="super_learner",
+            candidates=["log_pool_optimal", "average"],
+            labels=torch.zeros(8, 1),
+            kind="regression",
+        )
 
 
 def test_apply_drops_members_and_has_honest_scores() -> None:
@@ -165,7 +192,9 @@ def test_one_labelled_example_is_not_enough() -> None:
     predictions = make_predictions("classification")
     labels_N = torch.full((40,), -1)
     labels_N[0] = 1
-    with pytest.raises(EmptyTaskError, match="super_learner needs at least 2 labelled examples"):
+    with pytest.raises(
+        EmptyTaskError, match="super_learner has too few validation examples: .* at least 2 labelled ones. Found 1."
+    ):
         SuperLearner(candidates=[Average()]).combine(replace(predictions, labels=labels_N))
 
 

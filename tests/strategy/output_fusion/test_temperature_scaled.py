@@ -4,9 +4,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from scipy.optimize import minimize_scalar
 
 from tests.strategy.output_fusion.inputs import make_predictions
 from tests.strategy.output_fusion.pool import describe, make_context, make_development
@@ -92,6 +94,64 @@ def test_both_scales_what_members_alone_leave() -> None:
     assert left < 1
 
 
+def each_label_sharpened() -> Predictions:
+    """Members whose labels need temperatures that differ."""
+    predictions = make_predictions("multilabel", outputs=3, examples=200)
+    return replace(predictions, logits_MNC=predictions.logits_MNC * torch.tensor([8.0, 2.0, 0.3]))
+
+
+def lowest_nll(odds_N: np.ndarray, labels_N: np.ndarray) -> float:
+    """Each label by itself, from the definition."""
+    signed_N = np.where(labels_N == 1, odds_N, -odds_N)
+    found = minimize_scalar(
+        lambda log_t: np.logaddexp(0, -signed_N / np.exp(log_t)).mean(),
+        bounds=(-3, 3), method="bounded", options={"xatol": 1e-10},
+    )  # fmt: skip
+    return float(np.exp(found.x))
+
+
+def test_each_label_may_have_its_temperature() -> None:
+    predictions = each_label_sharpened()
+    plain_NC = Average().combine(predictions)(predictions.logits_MNC)
+    found = fuse(
+        predictions.logits_MNC, method="temperature_scaled", labels=predictions.truth, kind="multilabel", per_label=True
+    )
+    own = [lowest_nll(plain_NC[:, c].double().numpy(), predictions.truth[:, c].numpy()) for c in range(3)]
+    assert max(own) > 2 * min(own)
+    assert [found.diagnostics[f"fusion/temperature_label_{c}"] for c in range(3)] == pytest.approx(own, rel=1e-6)
+    torch.testing.assert_close(found.logits_NC, plain_NC / torch.tensor(own), rtol=1e-5, atol=1e-5)
+    one = TemperatureScaled(accept="always").combine(predictions)(predictions.logits_MNC)
+    assert nll(predictions, found.logits_NC) < nll(predictions, one) - 0.01
+
+
+def test_each_label_of_each_member_may_have_its_temperature() -> None:
+    predictions = each_label_sharpened()
+    found = TemperatureScaled(where="both", accept="always", per_label=True).combine(predictions)
+    z_MNC, y_NC = predictions.logits_MNC.double().numpy(), predictions.truth.numpy()
+    own = [[lowest_nll(z_NC[:, c], y_NC[:, c]) for c in range(3)] for z_NC in z_MNC]
+    np.testing.assert_allclose(found.temperatures.numpy(), own, rtol=1e-6)
+    assert found.diagnostics["fusion/temperature_1_label_2"] == pytest.approx(own[1][2])
+    p_NC = (1 / (1 + np.exp(-z_MNC / np.array(own)[:, None]))).mean(0)
+    left = [lowest_nll(np.log(p_NC / (1 - p_NC))[:, c], y_NC[:, c]) for c in range(3)]
+    np.testing.assert_allclose(found.temperature.numpy(), left, rtol=1e-5)
+
+
+def test_a_label_without_examples_has_the_common_temperature() -> None:
+    predictions = each_label_sharpened()
+    predictions.truth[:, 1] = torch.nan
+    found = TemperatureScaled(accept="always", per_label=True).combine(predictions)
+    common = TemperatureScaled(accept="always").combine(predictions)
+    assert float(found.temperature[1]) == float(common.temperature)
+    assert float(found.temperature[0]) != float(common.temperature)
+
+
+def test_temperatures_of_labels_are_for_label_sets() -> None:
+    message = "for multilabel. Found classification. Did you mean strategy.per_label=false?"
+    with pytest.raises(IncompatibleStrategyError, match=re.escape(message)):
+        TemperatureScaled(per_label=True).check_kind("classification")
+    TemperatureScaled(per_label=True).check_kind("multilabel")
+
+
 def test_temperatures_that_do_not_generalize_are_not_accepted() -> None:
     refused = accepted = 0
     for seed in range(12):
@@ -166,7 +226,10 @@ def test_unlabelled_examples_are_left_out() -> None:
     with pytest.raises(EmptyTaskError, match="at least one labelled example"):
         TemperatureScaled(accept="always").combine(replace(predictions, labels=torch.full((200,), -1)))
     labels_N[1:] = -1
-    with pytest.raises(EmptyTaskError, match=r"temperature_scaled needs at least 2 labelled examples.* Found 1"):
+    with pytest.raises(
+        EmptyTaskError,
+        match=r"temperature_scaled has too few validation examples: .* at least 2 labelled ones. Found 1.",
+    ):
         TemperatureScaled().combine(replace(predictions, labels=labels_N))
 
 

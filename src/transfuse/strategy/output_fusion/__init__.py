@@ -6,6 +6,7 @@ from transfuse.strategy.output_fusion.borda import Borda
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.fused import Fused
 from transfuse.strategy.output_fusion.gating import Gating
+from transfuse.strategy.output_fusion.gaussian import gaussian_mixture, gaussian_product
 from transfuse.strategy.output_fusion.geometric_mean import LogOpinionPool
 from transfuse.strategy.output_fusion.greedy_selection import GreedySelection
 from transfuse.strategy.output_fusion.inverse_variance import InverseVariance
@@ -51,4 +52,6 @@ __all__ = [
     "WeightedAverage",
     "average_log_probabilities",
     "fuse",
+    "gaussian_mixture",
+    "gaussian_product",
 ]

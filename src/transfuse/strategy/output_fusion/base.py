@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from transfuse.base_models.model import Description
+from transfuse.base_models.model import BaseModels, Description
 from transfuse.metrics import metric_of, scores
 from transfuse.strategy.base import Context, FusedModel, Strategy, require_all_tasks
 from transfuse.strategy.cross_fit import cross_fit, folds
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.features import Reads, pool_features
+from transfuse.strategy.output_fusion.fold_average import FoldAverage, average_folds
 from transfuse.strategy.output_fusion.fused import Fused
 from transfuse.strategy.predictions import Predictions, check_predictions
 from transfuse.strategy.weights.base import ALL_KINDS, WeightRule
@@ -56,6 +57,20 @@ class OutputFusion(Strategy, ABC):
         return "validation"
 
     @property
+    def members(self) -> Literal["refit", "folds"]:
+        """Whose predictions are fused after an out-of-fold fit.
+
+        The base models' trained on all training data (`refit`), or the averages of each one's fold models (`folds`);
+        nothing is then trained on all training data.
+        """
+        return "refit"
+
+    @property
+    def takes_variances(self) -> bool:
+        """Whether the method fuses variances that regression members predict: its combiner is a `GaussianCombiner`."""
+        return False
+
+    @property
     def reads(self) -> Reads:
         """What combiners read of an example besides the members' outputs; `outputs` for nothing."""
         return "outputs"
@@ -81,9 +96,10 @@ class OutputFusion(Strategy, ABC):
         require_all_tasks(self, development, base_models)
         several = sorted({task.kind for task in development.tasks})
         if len(several) > 1 and not self.kinds.issuperset(several):
+            method = "super_learner" if self.fitted else "average"
             raise IncompatibleStrategyError(
                 f"{self.name} with these settings is for {' and '.join(sorted(self.kinds))}. Found tasks of the kinds "
-                f"{', '.join(several)}. Did you mean output_fusion/average, which fits them all?"
+                f"{', '.join(several)}. Did you mean output_fusion/{method}, which fits them all?"
             )
         if self.rule is not None:
             self.rule.check_count(len(base_models))
@@ -115,9 +131,14 @@ class OutputFusion(Strategy, ABC):
 
     def apply(self, context: Context) -> FusedModel:
         """One combiner a task from the members' stored predictions; validation scores are honest."""
-        judged = self._predictions(context, context.base_models.logits("validation"), "validation")
         out_of_fold = self.fitted and self.fit_on == "out_of_fold"
-        fitting = self._predictions(context, _out_of_fold(context), "train") if out_of_fold else judged
+        pools: Sequence[BaseModels] = (context.base_models,)
+        if self.members == "folds":
+            pools = context.base_models.fold_pools(_folds(context))
+        judged = self._predictions(context, _averaged_logits(context, pools), "validation")
+        fitting = judged
+        if out_of_fold:
+            fitting = self._predictions(context, context.base_models.out_of_fold_logits(_folds(context)), "train")
         combiners = {name: self.combine(predictions).eval() for name, predictions in fitting.items()}
         validation, fit = {}, {}
         for task in context.development.tasks:
@@ -128,7 +149,7 @@ class OutputFusion(Strategy, ABC):
             honest_NC = self._cross_fitted(held, task, context) if in_sample else fused_outputs(combiner, held)
             validation[task.name] = scores(task, honest_NC, held.truth)
         looks = 1 if self.fitted and not out_of_fold else 0
-        return fused_model(context, combiners, validation=validation, fit=fit, looks=looks)
+        return fused_model(context, combiners, pools=pools, validation=validation, fit=fit, looks=looks)
 
     def _predictions(self, context: Context, logits: Mapping[str, Tensor], split: SplitName) -> dict[str, Predictions]:
         """What the members said about each task of a split, checked, with all that a combiner may use."""
@@ -167,33 +188,53 @@ def fused_model(
     context: Context,
     combiners: Mapping[str, Combiner],
     *,
+    pools: Sequence[BaseModels],
     validation: Mapping[str, dict[str, float]],
     fit: Mapping[str, dict[str, float]],
     looks: int,
 ) -> FusedModel:
-    """The fused model of one combiner a task; members that no task listens to are left out of its network."""
-    num_members = len(context.base_models)
+    """The fused model of one combiner a task; members that no task listens to are left out of its network.
+
+    A member is the network of the only one of `pools`, or the average of one network of each.
+    """
+    num_members, num_pools = len(context.base_models), len(pools)
     dropped = frozenset.intersection(*(combiner.unused for combiner in combiners.values()))
     kept = tuple(index for index in range(num_members) if index not in dropped)
     network = Fused(
-        [context.base_models[index].network() for index in kept],
-        {name: copy.deepcopy(combiner) for name, combiner in combiners.items()},
-        kept=kept,
-        num_members=num_members,
+        [pool[index].network() for index in kept for pool in pools],
+        {
+            name: copy.deepcopy(combiner)
+            if num_pools == 1
+            else FoldAverage(copy.deepcopy(combiner), num_folds=num_pools)
+            for name, combiner in combiners.items()
+        },
+        kept=[index * num_pools + place for index in kept for place in range(num_pools)],
+        num_members=num_members * num_pools,
     )
+    from_stored = num_pools == 1 and all(combiner.reads == "outputs" for combiner in combiners.values())
     return FusedModel(
         network=network.eval(),
         validation=validation,
         fit=fit,
         members=kept,
-        combiners=None if any(combiner.reads != "outputs" for combiner in combiners.values()) else combiners,
+        combiners=combiners if from_stored else None,
         weights={
             name: None if combiner.weights is None else combiner.weights.tolist()
             for name, combiner in combiners.items()
         },
-        diagnostics={**_diagnostics(combiners), "fusion/dropped": sorted(dropped)},
+        diagnostics={**_diagnostics(combiners), "fusion/dropped": sorted(dropped), **_repeated(context)},
         looks=looks,
     )
+
+
+def _repeated(context: Context) -> dict[str, str]:
+    """A sentence where a base model is a member more than once."""
+    members = context.base_models.description.members
+    keys = [member.key for member in members]
+    names = [member.name for member in members if keys.count(member.key) > 1]
+    if not names:
+        return {}
+    return {"fusion/warning": f"Members {', '.join(names)} are not all different: their weights are not identifiable."}
 
 
 def _diagnostics(combiners: Mapping[str, Combiner]) -> dict[str, Any]:
@@ -213,13 +254,22 @@ def fused_outputs(combiner: Combiner, predictions: Predictions) -> Tensor:
     return fused_NC
 
 
-def _out_of_fold(context: Context) -> dict[str, Tensor]:
-    """Task -> (M, N, C) outputs for training examples, of members trained without the example's fold."""
+def _folds(context: Context) -> Tensor:
+    """(N,) the training examples' folds for out-of-fold predictions."""
     train, tasks = context.development.train, context.development.tasks
     strata_N = train.targets[tasks[0].name] if len(tasks) == 1 else None
-    return context.base_models.out_of_fold_logits(
-        folds(strata_N, len(train), context.cross_fit, context.generator("out_of_fold"))
-    )
+    return folds(strata_N, len(train), context.cross_fit, context.generator("out_of_fold"))
+
+
+def _averaged_logits(context: Context, pools: Sequence[BaseModels]) -> dict[str, Tensor]:
+    """Task -> (M, N, C) validation outputs of the only pool's members, or averages over the pools."""
+    found = [pool.logits("validation") for pool in pools]
+    if len(found) == 1:
+        return found[0]
+    return {
+        task.name: average_folds(torch.stack([logits[task.name] for logits in found], dim=1), task.kind)
+        for task in context.development.tasks
+    }
 
 
 def _has_labels(targets: Tensor) -> bool:

@@ -41,7 +41,10 @@ def cross_fitted(
     known_N = truth >= 0 if truth.ndim == 1 else ~truth.isnan().all(dim=1)
     index = known_N.nonzero().squeeze(1)
     if len(index) < 2:
-        raise EmptyTaskError(f"{who} needs at least 2 labelled examples to compare fits. Found {len(index)}.")
+        raise EmptyTaskError(
+            f"{who} has too few validation examples: to compare fits it needs at least 2 labelled ones. "
+            f"Found {len(index)}."
+        )
     known = predictions.at(index, predictions.generator)
     seed = int(torch.randint(2**62, (1,), generator=predictions.generator))
 

@@ -11,12 +11,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from transfuse.base_models.model import Description
 from transfuse.strategy.output_fusion.base import OutputFusion
+from transfuse.strategy.output_fusion.gaussian import GaussianProduct
 from transfuse.strategy.output_fusion.target_pool import TargetPool
 from transfuse.strategy.predictions import Predictions
-from transfuse.types import EmptyTaskError, HyperparameterError, TaskKind
+from transfuse.types import (
+    Development,
+    EmptyTaskError,
+    HyperparameterError,
+    IncompatibleStrategyError,
+    NeedsContextError,
+    TaskKind,
+)
 
-_VARIANCES = ("residual", "mse")
+_VARIANCES = ("residual", "mse", "predicted")
 
 
 def inverse_variance_weights(variances_MC: Tensor, *, floor: float = 1e-12) -> Tensor:
@@ -49,23 +58,31 @@ class InverseVariance(OutputFusion):
 
     Attributes:
         variance: `residual` is the variance around the member's mean error, as if members were unbiased; `mse` counts a
-            bias too.
-        floor: smallest variance, as a share of the worst member's, > 0.
+            bias too; `predicted` is what members say of each example (the product of their normal densities; nothing
+            is fitted), for `fuse(..., variances=...)` only: the networks of a run predict values.
+        floor: smallest variance, as a share of the worst member's (`predicted`: of the largest at the example), > 0.
     """
 
-    variance: Literal["residual", "mse"] = "residual"
+    variance: Literal["residual", "mse", "predicted"] = "residual"
     floor: float = 1e-12
 
     def __post_init__(self) -> None:
         if self.variance not in _VARIANCES:
-            raise HyperparameterError(f"`variance` should be residual or mse. Found `variance = {self.variance}`.")
+            raise HyperparameterError(
+                f"`variance` should be residual, mse or predicted. Found `variance = {self.variance}`."
+            )
         if not 0 < self.floor <= 1:
             raise HyperparameterError(f"`floor` should be in (0, 1]. Found `floor = {self.floor}`.")
 
     @property
     def fitted(self) -> bool:
-        """It reads labels."""
-        return True
+        """Errors are those of labelled examples."""
+        return not self.takes_variances
+
+    @property
+    def takes_variances(self) -> bool:
+        """In the place of errors."""
+        return self.variance == "predicted"
 
     @property
     def kinds(self) -> frozenset[TaskKind]:
@@ -77,8 +94,22 @@ class InverseVariance(OutputFusion):
         """The same idea for probabilities."""
         return "strategy=output_fusion/weighted_average"
 
-    def combine(self, predictions: Predictions) -> TargetPool:
+    def check(self, development: Development, base_models: Description) -> None:
+        """The members must say what the weights are made of."""
+        super().check(development, base_models)
+        if self.takes_variances:
+            raise IncompatibleStrategyError(
+                f"{self.name} with variance=predicted needs members that predict variances. Found networks, which "
+                f"predict values only. Did you mean strategy.variance=residual, or the library's "
+                f"`fuse(..., variances=...)`?"
+            )
+
+    def combine(self, predictions: Predictions) -> TargetPool | GaussianProduct:
         """The pool; unlabelled values take no part."""
+        if self.takes_variances:
+            if predictions.variances_MNC is None:
+                raise NeedsContextError(f"{self.name} with variance=predicted needs `variances`. They are missing.")
+            return GaussianProduct(floor=self.floor)
         errors_MNC = predictions.logits_MNC.double() - predictions.truth.double()
         if bool(errors_MNC[0].isnan().all(dim=0).any()):
             raise EmptyTaskError("inverse_variance needs at least one labelled example a target. Found none.")

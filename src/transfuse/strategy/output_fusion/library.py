@@ -15,9 +15,10 @@ from transfuse.state_dict import as_tensor
 from transfuse.strategy.find import build
 from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
+from transfuse.strategy.output_fusion.gaussian import GaussianCombiner
 from transfuse.strategy.predictions import Predictions, check_predictions
 from transfuse.strategy.weights.base import WeightRule
-from transfuse.types import HyperparameterError, NeedsContextError, PredictionError, TaskKind
+from transfuse.types import HyperparameterError, IncompatibleStrategyError, NeedsContextError, PredictionError, TaskKind
 
 _KINDS = ("classification", "multilabel", "regression")
 
@@ -31,12 +32,15 @@ class Fusion:
         weights: (M,) or (M, C) float64, or None where the method has no weights.
         combiner: fuses further predictions of the same members: `combiner(logits_MNC)`.
         diagnostics: numbers such as `fusion/kkt_gap`.
+        variances_NC: (N, C) fused variances, where `variances` were given; `combiner.moments(values_MNC,
+            variances_MNC)` fuses further ones.
     """
 
     logits_NC: Tensor
     weights: Tensor | None
     combiner: Combiner
     diagnostics: Mapping[str, float]
+    variances_NC: Tensor | None = None
 
 
 def fuse(
@@ -45,6 +49,7 @@ def fuse(
     method: str,
     labels: Tensor | np.ndarray[Any, Any] | None = None,
     kind: TaskKind = "classification",
+    variances: Tensor | np.ndarray[Any, Any] | Sequence[Tensor | np.ndarray[Any, Any]] | None = None,
     scores_M: Tensor | np.ndarray[Any, Any] | Sequence[float] | None = None,
     seed: int = 0,
     **fields: Any,
@@ -58,6 +63,9 @@ def fuse(
         labels: what is true, for methods that are fitted: (N,) integers, (N, C) zeros and ones, or (N, C) floats, by
             `kind`. The fit is in sample: fuse other predictions with the returned combiner for an honest score.
         kind: `classification`, `multilabel` or `regression`.
+        variances: (M, N, C) > 0, what regression models say about the variances of their own values (not their standard
+            deviations); for `average` (the moments of the mixture) and `inverse_variance` with `variance="predicted"`
+            (the product of the densities).
         scores_M: (M,) scores of the models, for weight rules that read scores, where there are no labels.
         seed: of methods that use chance.
         **fields: hyper-parameters of the method. `weights` may be a list (one number a model), the name of a rule, or
@@ -68,8 +76,8 @@ def fuse(
         Fused logits in the dtype of the input, weights, the combiner and its diagnostics.
 
     Raises:
-        HyperparameterError: an unknown method or field (with the nearest names), or a value out of range.
-        IncompatibleStrategyError: the method is not for tasks of this kind.
+        HyperparameterError: an unknown method or field (with the nearest names), a value out of range, no member.
+        IncompatibleStrategyError: the method is not for tasks of this kind, or members differ in their outputs.
         NeedsContextError: the method is fitted, and `labels` (or `scores_M`) are missing.
         PredictionError: predictions are no numbers, not finite or too large, or shapes do not fit.
 
@@ -77,26 +85,55 @@ def fuse(
         >>> logits_MNC = torch.tensor([[[0.8, 0.2]], [[0.4, 0.6]]]).log()
         >>> fuse(logits_MNC, method="weighted_average", weights=[3, 1]).logits_NC.exp()
         tensor([[0.7000, 0.3000]])
+        >>> values_MNC, variances_MNC = torch.tensor([[[1.0]], [[3.0]]]), torch.tensor([[[1.0]], [[4.0]]])
+        >>> found = fuse(values_MNC, method="average", kind="regression", variances=variances_MNC)
+        >>> found.logits_NC, found.variances_NC
+        (tensor([[2.]]), tensor([[3.5000]]))
     """
-    if kind not in _KINDS:
-        raise HyperparameterError(f"`kind` should be one of {', '.join(_KINDS)}. Found `kind = {kind}`.")
     strategy = _strategy(method, fields)
-    strategy.check_kind(kind)
-    if strategy.fitted and labels is None and scores_M is None:
-        raise NeedsContextError(f"{strategy.name} with these settings is fitted on labels. `labels` are missing.")
+    _check_fits(strategy, kind, labelled=labels is not None or scores_M is not None, unsure=variances is not None)
     predictions = Predictions(
-        logits_MNC=as_tensor(logits_MNC, "`logits_MNC`", PredictionError),
+        logits_MNC=_outputs(logits_MNC),
         kind=kind,
         labels=None if labels is None else _labels(labels),
+        variances_MNC=None if variances is None else as_tensor(variances, "`variances`", PredictionError),
         scores_M=None if scores_M is None else as_tensor(scores_M, "`scores_M`", PredictionError).double(),
         generator=make_generator(seed, strategy.name),
     )
     check_predictions(predictions.logits_MNC, predictions.labels, kind, split="`logits_MNC`")
     _check_scores(predictions)
-    with torch.no_grad():
-        combiner = strategy.combine(predictions).eval()
+    return _fused(strategy, predictions)
+
+
+@torch.no_grad()
+def _fused(strategy: OutputFusion, predictions: Predictions) -> Fusion:
+    combiner, variances_NC = strategy.combine(predictions).eval(), None
+    if isinstance(combiner, GaussianCombiner) and predictions.variances_MNC is not None:
+        logits_NC, variances_NC = combiner.moments(predictions.logits_MNC, predictions.variances_MNC)
+    else:
         logits_NC = combiner(predictions.logits_MNC)
-    return Fusion(logits_NC=logits_NC, weights=combiner.weights, combiner=combiner, diagnostics=combiner.diagnostics)
+    return Fusion(
+        logits_NC=logits_NC,
+        weights=combiner.weights,
+        combiner=combiner,
+        diagnostics=combiner.diagnostics,
+        variances_NC=variances_NC,
+    )
+
+
+def _check_fits(strategy: OutputFusion, kind: TaskKind, *, labelled: bool, unsure: bool) -> None:
+    if kind not in _KINDS:
+        raise HyperparameterError(f"`kind` should be one of {', '.join(_KINDS)}. Found `kind = {kind}`.")
+    strategy.check_kind(kind)
+    if strategy.fitted and not labelled:
+        raise NeedsContextError(f"{strategy.name} with these settings is fitted on labels. `labels` are missing.")
+    if unsure and kind != "regression":
+        raise IncompatibleStrategyError(f"`variances` are for kind=regression. Found kind={kind}.")
+    if unsure and not strategy.takes_variances:
+        raise IncompatibleStrategyError(
+            f"{strategy.name} with these settings fuses values without `variances`. Did you mean method=average, or "
+            f"method=inverse_variance with variance=predicted?"
+        )
 
 
 def _strategy(method: str, fields: Mapping[str, Any]) -> OutputFusion:
@@ -143,6 +180,32 @@ def _rule(value: Any) -> WeightRule:
 def _built(stem: str, fields: Mapping[str, Any]) -> WeightRule:
     rule: WeightRule = build("weights", stem, fields)
     return rule
+
+
+def _outputs(logits_MNC: Any) -> Tensor:
+    """The members' outputs as one tensor, after checking that there are members and that they fit together."""
+    if isinstance(logits_MNC, (list, tuple)):
+        logits_MNC = [
+            as_tensor(outputs, f"`logits_MNC` of member {member}", PredictionError)
+            for member, outputs in enumerate(logits_MNC)
+        ]
+        for member, outputs in enumerate(logits_MNC):
+            _check_like(tuple(logits_MNC[0].shape), tuple(outputs.shape), member)
+    found = as_tensor(logits_MNC, "`logits_MNC`", PredictionError)
+    if found.ndim > 0 and len(found) == 0:
+        raise HyperparameterError("`logits_MNC` should hold the outputs of at least one member. Found 0 members.")
+    return found
+
+
+def _check_like(first: tuple[int, ...], found: tuple[int, ...], member: int) -> None:
+    """Raises unless a member's outputs (N, C) have the shape of member 0's."""
+    shapes = f"{first} of member 0 and {found} of member {member}"
+    if first[:-1] == found[:-1] and first != found:
+        raise IncompatibleStrategyError(
+            f"Members should have the same outputs. Found the shapes {shapes}. Do they share the class list?"
+        )
+    if first != found:
+        raise PredictionError(f"Members should predict the same examples. Found the shapes {shapes}.")
 
 
 def _labels(labels: Any) -> Tensor:

@@ -43,6 +43,9 @@ class Stacking(OutputFusion):
         fit_on: `validation`, or `out_of_fold`: the training data, each example predicted by members that were trained
             without it (as many trainings more as there are folds, `evaluation.cross_fit`, for each base model). A
             library call is fitted on what it is given.
+        members: after `fit_on: out_of_fold`, what is fused: the base models trained on all training data (`refit`), or
+            for each the average of its fold models' probabilities (`folds`: no further training, as many networks in
+            the fused one as there are folds).
 
     Reference:
         Wolpert 1992; Breiman 1996; Ting & Witten 1999; van der Laan et al. 2007.
@@ -53,13 +56,23 @@ class Stacking(OutputFusion):
     prior: Literal["average", "zero"] = "average"
     bias: bool = True
     fit_on: Literal["validation", "out_of_fold"] = "validation"
+    members: Literal["refit", "folds"] = "refit"
 
     def __post_init__(self) -> None:
-        choices = {"learner": tuple(_LEARNERS), "prior": ("average", "zero"), "fit_on": ("validation", "out_of_fold")}
-        found = {"learner": self.learner, "prior": self.prior, "fit_on": self.fit_on}
-        for name, allowed in choices.items():
-            if found[name] not in allowed:
-                raise HyperparameterError(f"`{name}` should be {' or '.join(allowed)}. Found `{name} = {found[name]}`.")
+        choices = {
+            "learner": (self.learner, tuple(_LEARNERS)),
+            "prior": (self.prior, ("average", "zero")),
+            "fit_on": (self.fit_on, ("validation", "out_of_fold")),
+            "members": (self.members, ("refit", "folds")),
+        }
+        for name, (found, allowed) in choices.items():
+            if found not in allowed:
+                raise HyperparameterError(f"`{name}` should be {' or '.join(allowed)}. Found `{name} = {found}`.")
+        if self.members == "folds" and self.fit_on == "validation":
+            raise HyperparameterError(
+                "`members` should be refit with `fit_on = validation`, which trains no fold models. "
+                "Found `members = folds`. Did you mean `fit_on = out_of_fold`?"
+            )
         if not 0 < self.penalty < math.inf:
             raise HyperparameterError(f"`penalty` should be > 0 and finite. Found `penalty = {self.penalty}`.")
         if self.learner == "mlp" and self.penalty * LR >= 1:

@@ -19,6 +19,8 @@ from transfuse.strategy.output_fusion.base import OutputFusion
 from transfuse.strategy.output_fusion.combiner import Combiner
 from transfuse.strategy.output_fusion.cross_fitted import cross_fitted
 from transfuse.strategy.output_fusion.features import Reads
+from transfuse.strategy.output_fusion.inverse_variance import InverseVariance
+from transfuse.strategy.output_fusion.least_squares import LeastSquares
 from transfuse.strategy.output_fusion.log_pool_optimal import LogPoolOptimal
 from transfuse.strategy.output_fusion.logit_average import LogitAverage
 from transfuse.strategy.output_fusion.pools import LinearPool
@@ -26,7 +28,17 @@ from transfuse.strategy.output_fusion.stacking import Stacking
 from transfuse.strategy.output_fusion.weighted_average import WeightedAverage
 from transfuse.strategy.predictions import Predictions
 from transfuse.strategy.weights import LeastSquaresOptimal, NllOptimal
+from transfuse.strategy.weights.base import ALL_KINDS
 from transfuse.types import Development, HyperparameterError, TaskKind
+
+_PROBABILITIES = (Average(), LogitAverage(), WeightedAverage(), LogPoolOptimal(), Stacking())
+_VALUES = (
+    Average(),
+    WeightedAverage(weights=LeastSquaresOptimal()),
+    InverseVariance(),
+    LeastSquares(constraint="nonnegative"),
+    Stacking(),
+)
 
 
 class Mixture(Combiner):
@@ -68,7 +80,9 @@ class SuperLearner(OutputFusion):
     anew to all of them.
 
     Attributes:
-        candidates: strategies of output fusion, at least one.
+        candidates: strategies of output fusion, at least one; None for five of the task's kind: averages of
+            probabilities and logits, optimal weights, the optimal logarithmic pool and stacking; for regression the
+            average, optimal weights, inverse variances, least squares without a negative weight and stacking.
         discrete: whether to return the best candidate (the first of equals), or else the mixture of candidates, with
             weights on the simplex, that is best on the held-out examples.
 
@@ -76,16 +90,12 @@ class SuperLearner(OutputFusion):
         van der Laan, Polley & Hubbard 2007, Super learner.
     """
 
-    candidates: Sequence[OutputFusion] = (
-        Average(),
-        LogitAverage(),
-        WeightedAverage(),
-        LogPoolOptimal(),
-        Stacking(),
-    )
+    candidates: Sequence[OutputFusion] | None = None
     discrete: bool = True
 
     def __post_init__(self) -> None:
+        if self.candidates is None:
+            return
         if not isinstance(self.candidates, (list, tuple)) or not self.candidates:
             raise HyperparameterError(
                 f"`candidates` should be a list of one or more strategies. Found `candidates = {self.candidates!r}`."
@@ -101,6 +111,7 @@ class SuperLearner(OutputFusion):
             raise HyperparameterError(f"`candidates` should share a kind of task. Found {each}.")
         _require_one("features", {candidate.reads for candidate in self.candidates} - {"outputs"})
         _require_one("fit_on", {candidate.fit_on for candidate in self.candidates})
+        _require_one("members", {candidate.members for candidate in self.candidates})
 
     @property
     def fitted(self) -> bool:
@@ -110,11 +121,18 @@ class SuperLearner(OutputFusion):
     @property
     def fit_on(self) -> Literal["validation", "out_of_fold"]:
         """What the candidates are fitted on."""
-        return self.candidates[0].fit_on
+        return self._listed[0].fit_on
+
+    @property
+    def members(self) -> Literal["refit", "folds"]:
+        """Whose predictions the candidates fuse."""
+        return self._listed[0].members
 
     @property
     def kinds(self) -> frozenset[TaskKind]:
         """The kinds that every candidate fuses."""
+        if self.candidates is None:
+            return ALL_KINDS
         return frozenset.intersection(*(candidate.kinds for candidate in self.candidates))
 
     @property
@@ -125,34 +143,43 @@ class SuperLearner(OutputFusion):
     @property
     def reads(self) -> Reads:
         """What those candidates read that read more than outputs."""
-        return _common([candidate.reads for candidate in self.candidates])
+        return _common([candidate.reads for candidate in self._listed])
+
+    @property
+    def _listed(self) -> Sequence[OutputFusion]:
+        return _PROBABILITIES if self.candidates is None else self.candidates
+
+    def _of(self, kind: TaskKind) -> Sequence[OutputFusion]:
+        """The candidates for tasks of this kind."""
+        return _VALUES if self.candidates is None and kind == "regression" else self._listed
 
     def check(self, development: Development, base_models: Description) -> None:
-        """Every candidate must fit."""
+        """Every candidate must fit; the default ones fit where this does."""
         super().check(development, base_models)
-        for index, candidate in enumerate(self.candidates):
+        for index, candidate in enumerate(self.candidates or ()):
             with under(f"candidates.{index}"):
                 candidate.check(development, base_models)
 
     def combine(self, predictions: Predictions) -> Combiner:
         """The best candidate's combiner, or the mixture."""
+        candidates = self._of(predictions.kind)
         held_out = cross_fitted(
-            lambda part: [candidate.combine(part) for candidate in self.candidates], predictions, who="super_learner"
+            lambda part: [candidate.combine(part) for candidate in candidates], predictions, who="super_learner"
         )
         regression = predictions.kind == "regression"
         losses_J = held_out.scores("rmse" if regression else "nll")
-        names = [f"{index}_{each.name.rpartition('/')[2]}" for index, each in enumerate(self.candidates)]
+        names = [f"{index}_{each.name.rpartition('/')[2]}" for index, each in enumerate(candidates)]
         found = {f"fusion/held_out_{name}": loss for name, loss in zip(names, losses_J.tolist(), strict=True)}
         best = int(losses_J.argmin())
         if self.discrete:
-            combiner = self.candidates[best].combine(predictions)
+            combiner = candidates[best].combine(predictions)
             combiner.diagnostics |= {**found, "fusion/chosen": float(best)}
             return combiner
         rule = LeastSquaresOptimal() if regression else NllOptimal()
         shares_J = rule.weights(held_out).checked("super_learner").values_M
         found |= {f"fusion/share_{name}": share for name, share in zip(names, shares_J.tolist(), strict=True)}
         inside = shares_J.nonzero().flatten()
-        combiners = [self.candidates[index].combine(predictions).eval() for index in inside.tolist()]
+        combiners = [candidates[index].combine(predictions).eval() for index in inside.tolist()]
         return Mixture(combiners, shares_J=shares_J[inside], diagnostics=found)
 
 

@@ -5,7 +5,6 @@ Dimensions in tensor names: M members, N examples, C classes (labels), E events 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -29,8 +28,8 @@ class Tempered(Combiner):
 
     Args:
         inner: fuses; its weights and diagnostics are these.
-        temperatures_M: (M,) > 0.
-        temperature: > 0.
+        temperatures: (M,) > 0, one a member, or (M, C), one a member and label.
+        temperature: () > 0, or (C,), one a label; both are float64.
         diagnostics: more of them.
     """
 
@@ -38,13 +37,13 @@ class Tempered(Combiner):
     temperature: Tensor
 
     def __init__(
-        self, inner: Combiner, *, temperatures_M: Tensor, temperature: float, diagnostics: dict[str, float]
+        self, inner: Combiner, *, temperatures: Tensor, temperature: Tensor, diagnostics: dict[str, float]
     ) -> None:
         weights = None if inner.weights is None else inner.weights.clone()
         super().__init__(inner.kind, weights=weights, diagnostics={**inner.diagnostics, **diagnostics})
         self.inner = inner
-        self.register_buffer("temperatures", temperatures_M)
-        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float64))
+        self.register_buffer("temperatures", temperatures)
+        self.register_buffer("temperature", temperature)
 
     @property
     def reads(self) -> Reads:
@@ -58,9 +57,8 @@ class Tempered(Combiner):
 
     def forward(self, logits_MNC: Tensor, features_NF: Tensor | None = None) -> Tensor:
         """Calibrated logits (N, C)."""
-        dtype = logits_MNC.dtype
-        fused_NC: Tensor = self.inner(logits_MNC / self.temperatures.to(dtype)[:, None, None], features_NF)
-        tempered_NC = fused_NC / self.temperature.to(dtype)
+        fused_NC: Tensor = self.inner(_divided(logits_MNC, self.temperatures), features_NF)
+        tempered_NC = fused_NC / self.temperature.to(logits_MNC.dtype)
         return tempered_NC.log_softmax(dim=-1) if self.kind == "classification" else tempered_NC
 
 
@@ -70,13 +68,14 @@ class TemperatureScaled(OutputFusion):
 
     Calibrated members do not make a calibrated average: it is less confident than they are. Hence the default `fused`.
     A temperature of the fused prediction never changes which class is the most likely one. Multi-label: one T for all
-    labels.
+    labels, or one a label, which then has the lowest NLL of that label; a label without examples gets the common one.
 
     Attributes:
         inner: the strategy whose prediction is calibrated.
         where: `fused`, `members` (one temperature each, before fusing) or `both`.
         accept: `always`, or `if_better`: all temperatures stay 1 unless they lower the NLL on examples that neither
             they nor the inner strategy were fitted to (5 folds, which fit the inner strategy 5 times more).
+        per_label: whether each label has temperatures of its own; multi-label tasks only.
 
     Reference:
         Guo et al. 2017 (1706.04599); Rahaman & Thiery 2021 (2007.08792); Wu & Gales 2021 (2101.05397).
@@ -85,6 +84,7 @@ class TemperatureScaled(OutputFusion):
     inner: OutputFusion = field(default_factory=Average)
     where: Literal["fused", "members", "both"] = "fused"
     accept: Literal["always", "if_better"] = "if_better"
+    per_label: bool = False
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -107,9 +107,19 @@ class TemperatureScaled(OutputFusion):
         return self.inner.fit_on
 
     @property
+    def members(self) -> Literal["refit", "folds"]:
+        """Whose predictions the inner strategy fuses."""
+        return self.inner.members
+
+    @property
     def kinds(self) -> frozenset[TaskKind]:
-        """Tasks with probabilities that the inner strategy fuses."""
-        return self.inner.kinds - {"regression"}
+        """Tasks with probabilities that the inner strategy fuses; label sets only, where each label has its own T."""
+        return self.inner.kinds - ({"regression", "classification"} if self.per_label else {"regression"})
+
+    @property
+    def instead(self) -> str:
+        """What scales the temperature of classes."""
+        return "strategy.per_label=false" if self.per_label else self.inner.instead
 
     @property
     def reads(self) -> Reads:
@@ -128,7 +138,8 @@ class TemperatureScaled(OutputFusion):
             return self._tempered(predictions)
         ones_M = torch.ones(predictions.num_members, dtype=torch.float64)
         plain = self.inner.combine(predictions).eval()
-        return Tempered(plain, temperatures_M=ones_M, temperature=1.0, diagnostics={"fusion/temperature": 1.0})
+        diagnostics = {"fusion/temperature": 1.0}
+        return Tempered(plain, temperatures=ones_M, temperature=torch.ones_like(ones_M[0]), diagnostics=diagnostics)
 
     def _helps(self, predictions: Predictions) -> bool:
         """Whether temperatures lower the cross-fitted NLL."""
@@ -145,28 +156,66 @@ class TemperatureScaled(OutputFusion):
         known_E = outcomes_E >= 0
         if not known_E.any():
             raise EmptyTaskError("temperature_scaled needs at least one labelled example. Found none.")
-        temperatures_M = torch.ones(predictions.num_members, dtype=torch.float64)
+        temperatures = torch.ones(predictions.num_members, dtype=torch.float64)
         if self.where != "fused":
-            found = [optimal_temperature(p_EO[known_E], outcomes_E[known_E]) for p_EO in predictions.log_outcomes_MEO]
-            temperatures_M = torch.tensor(found, dtype=torch.float64)
-        scaled_MNC = predictions.logits_MNC / temperatures_M.to(predictions.logits_MNC.dtype)[:, None, None]
-        scaled = replace(predictions, logits_MNC=scaled_MNC)
+            temperatures = torch.stack(
+                [self._optimal(log_p_EO, predictions) for log_p_EO in predictions.log_outcomes_MEO]
+            )
+        scaled = replace(predictions, logits_MNC=_divided(predictions.logits_MNC, temperatures))
         inner = self.inner.combine(scaled).eval()
-        fused_EO = log_outcomes(fused_outputs(inner, scaled).double(), predictions.kind)[known_E]
-        temperature = 1.0 if self.where == "members" else optimal_temperature(fused_EO, outcomes_E[known_E])
-        fitted = [*temperatures_M.tolist(), temperature]
+        fused_EO = log_outcomes(fused_outputs(inner, scaled).double(), predictions.kind)
+        ones = torch.ones((), dtype=torch.float64)
+        temperature = ones if self.where == "members" else self._optimal(fused_EO, predictions)
+        at_bound = any(bool((each.log().abs() > BOUND - 1e-6).any()) for each in (temperatures, temperature))
+        right_E = fused_EO.argmax(dim=1)[known_E] == outcomes_E[known_E]
         return Tempered(
             inner,
-            temperatures_M=temperatures_M,
+            temperatures=temperatures,
             temperature=temperature,
             diagnostics={
-                "fusion/temperature": temperature,
-                **({} if self.where == "fused" else _by_member(temperatures_M)),
-                "fusion/temperature_at_bound": float(any(abs(math.log(each)) > BOUND - 1e-6 for each in fitted)),
-                "fusion/fit_accuracy": float((fused_EO.argmax(dim=1) == outcomes_E[known_E]).double().mean()),
+                **_named("fusion/temperature", temperature),
+                **({} if self.where == "fused" else _by_member(temperatures)),
+                "fusion/temperature_at_bound": float(at_bound),
+                "fusion/fit_accuracy": float(right_E.double().mean()),
             },
         )
 
+    def _optimal(self, log_probs_EO: Tensor, predictions: Predictions) -> Tensor:
+        """() the temperature of lowest NLL, or (C,) each label's."""
+        outcomes_E = predictions.outcomes_E
+        common = _optimum(log_probs_EO, outcomes_E)
+        if not self.per_label:
+            return common
+        num_labels = predictions.logits_MNC.shape[2]
+        # events are the labels of one example after another
+        labels = [slice(label, None, num_labels) for label in range(num_labels)]
+        return torch.stack(
+            [
+                _optimum(log_probs_EO[label], outcomes_E[label]) if bool((outcomes_E[label] >= 0).any()) else common
+                for label in labels
+            ]
+        )
 
-def _by_member(temperatures_M: Tensor) -> dict[str, float]:
-    return {f"fusion/temperature_{member}": value for member, value in enumerate(temperatures_M.tolist())}
+
+def _optimum(log_probs_EO: Tensor, outcomes_E: Tensor) -> Tensor:
+    known_E = outcomes_E >= 0
+    return torch.tensor(optimal_temperature(log_probs_EO[known_E], outcomes_E[known_E]), dtype=torch.float64)
+
+
+def _divided(logits_MNC: Tensor, temperatures: Tensor) -> Tensor:
+    """Each member's logits divided by its temperature (M,), or by those of its labels (M, C)."""
+    return logits_MNC / temperatures.to(logits_MNC.dtype).reshape(len(temperatures), 1, -1)
+
+
+def _named(name: str, temperature: Tensor) -> dict[str, float]:
+    """One number, or one a label."""
+    if temperature.ndim == 0:
+        return {name: float(temperature)}
+    return {f"{name}_label_{label}": value for label, value in enumerate(temperature.tolist())}
+
+
+def _by_member(temperatures: Tensor) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for member, temperature in enumerate(temperatures):
+        found |= _named(f"fusion/temperature_{member}", temperature)
+    return found
