@@ -81,10 +81,12 @@ def test_a_soup_of_opposites_says_why_it_is_bad(toys) -> None:
     nll = fused.validation["y"]["nll"]
     worst = nn.functional.cross_entropy(predict(network, data.validation.inputs)["y"], data.validation.targets["y"])
     cosine = fused.diagnostics["mean_cosine"]
-    assert nll > worst.item() and cosine < 0.2
+    barrier = fused.diagnostics["barrier"]["largest"]
+    assert nll > worst.item() and cosine < 0.2 and barrier > 0.1
     assert fused.diagnostics["verdict"] == (
         f"the soup is worse than its worst member (nll {nll:.2g} against {worst:.2g}): members do not share an "
-        f"initialization (mean cosine of weights {cosine:.2f}). Try base_models=finetuned or an output_fusion strategy."
+        f"initialization (barrier {barrier:.2g} nats, mean cosine of weights {cosine:.2f}). "
+        "Try align=weight_matching, base_models=finetuned or an output_fusion strategy."
     )
 
 

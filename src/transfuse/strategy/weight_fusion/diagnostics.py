@@ -1,58 +1,30 @@
-"""What every weight fusion says about itself: how far apart the members are, and whether fusing them made sense.
-
-Dimensions in tensor names: K models.
-"""
+"""What every weight fusion says about itself: how far apart the members are, and whether fusing them made sense."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from transfuse.leaves import gram, pairwise_sum
 from transfuse.metrics import higher_is_better, metric_of
-from transfuse.state_dict import StateDict, batch_norm_statistics
+from transfuse.models.batch_norm import has_batch_norm
+from transfuse.state_dict import StateDict
 from transfuse.strategy.base import Context
+from transfuse.strategy.weight_fusion.barrier import Path, paths
+from transfuse.strategy.weight_fusion.geometry import geometry
 from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.types import Scores
 
-_SHARED_START = 0.2  # independently trained networks have cosines near 0
+_SHARED_START = 0.2  # cosine of weights: independently trained networks lie near 0
+_HIGH_BARRIER = 0.1  # nats, or units of the target
 
 
-def weights_gram(state_dicts: Sequence[StateDict]) -> Tensor:
-    """(K, K) float64 inner products of all floating tensors but BatchNorm's statistics, which are no weights."""
-    means = batch_norm_statistics(state_dicts[0])
-    left_out = {*means, *means.values()}
-    grams = [
-        gram([state[key] for state in state_dicts])
-        for key, value in state_dicts[0].items()
-        if value.is_floating_point() and key not in left_out
-    ]
-    return pairwise_sum([torch.zeros(len(state_dicts), len(state_dicts), dtype=torch.float64), *grams])
-
-
-def mean_cosine(gram_KK: Tensor) -> float | None:
-    """Mean over pairs of G_ij / sqrt(G_ii G_jj); None for fewer than two models, 0 for a pair with a zero vector.
-
-    Example:
-        >>> mean_cosine(torch.tensor([[4.0, 2.0], [2.0, 1.0]]))
-        1.0
-    """
-    num_models = len(gram_KK)
-    if num_models < 2:
-        return None
-    norms_K = gram_KK.diagonal().sqrt()
-    cosines_KK = gram_KK / (norms_K[:, None] * norms_K[None, :]).clamp_min(torch.finfo(gram_KK.dtype).tiny)
-    first, second = torch.triu_indices(num_models, num_models, offset=1)
-    return float(cosines_KK[first, second].mean())
-
-
-def describe(parts: Parts, fused: StateDict, batch_norm: str) -> dict[str, Any]:
-    """Numbers of every weight fusion for the record.
+def describe(context: Context, parts: Parts, fused: StateDict, batch_norm: str) -> dict[str, Any]:
+    """Numbers of every weight fusion for the record: what was fused, `geometry` and `barrier`.
 
     Args:
+        context: of the run.
         parts: the members.
         fused: the fused tensors.
         batch_norm: how running statistics were made, or `none`.
@@ -63,18 +35,22 @@ def describe(parts: Parts, fused: StateDict, batch_norm: str) -> dict[str, Any]:
         "fused_tensors": len(floating),
         "fused_elements": sum(value.numel() for value in floating),
         "batch_norm": batch_norm,
-        "mean_cosine": mean_cosine(weights_gram(parts.states)),
+        "mean_cosine": geometry(parts.states)[0].mean_cosine,
+        "geometry": _geometry(context, parts),
+        "barrier": _barrier(paths(context, parts)),
     }
 
 
-def verdict(context: Context, parts: Parts, validation: Mapping[str, Scores], cosine: float | None) -> str | None:
+def verdict(
+    context: Context, parts: Parts, validation: Mapping[str, Scores], diagnostics: Mapping[str, Any]
+) -> str | None:
     """A sentence where the fused network is worse than its worst member on some task; None otherwise.
 
     Args:
         context: of the run.
         parts: the members; those of a transfer problem's source are scored on other data and do not count.
         validation: of the fused network.
-        cosine: mean cosine of the members' weights.
+        diagnostics: of `describe`.
     """
     for task in context.development.tasks:
         metric = metric_of(task, context.selection_metric)
@@ -83,7 +59,7 @@ def verdict(context: Context, parts: Parts, validation: Mapping[str, Scores], co
             for member in parts.members
             if member.description.trained_on == "target" and metric in member.validation.get(task.name, {})
         ]
-        if cosine is None or not members or metric not in validation[task.name]:
+        if diagnostics["mean_cosine"] is None or not members or metric not in validation[task.name]:
             continue
         upward = higher_is_better(metric)
         worst, found = (min if upward else max)(members), validation[task.name][metric]
@@ -91,18 +67,60 @@ def verdict(context: Context, parts: Parts, validation: Mapping[str, Scores], co
             where = f" on {task.name}" if len(context.development.tasks) > 1 else ""
             return (
                 f"the soup is worse than its worst member ({metric} {found:.2g} against {worst:.2g}{where}): "
-                f"{_reason(cosine)}"
+                f"{_reason(parts, diagnostics)}"
             )
     return None
 
 
-def _reason(cosine: float) -> str:
+def _reason(parts: Parts, diagnostics: Mapping[str, Any]) -> str:
+    cosine, barrier = diagnostics["mean_cosine"], diagnostics["barrier"]
+    height = f"barrier {barrier['largest']:.2g} {barrier['unit']}, " if barrier else ""
+    found = f"{height}mean cosine of weights {cosine:.2f}"
     if cosine < _SHARED_START:
         return (
-            f"members do not share an initialization (mean cosine of weights {cosine:.2f}). "
-            "Try base_models=finetuned or an output_fusion strategy."
+            f"members do not share an initialization ({found}). "
+            "Try align=weight_matching, base_models=finetuned or an output_fusion strategy."
         )
+    if diagnostics["batch_norm"] in ("average", "keep") and has_batch_norm(parts.members[0].network()):
+        return f"BatchNorm statistics were not measured anew ({found}). Try strategy.batch_norm=reestimate."
+    if barrier and barrier["largest"] <= _HIGH_BARRIER:
+        return (
+            f"the path between the members is nearly flat ({found}): the method itself went too far. Try another scale."
+        )
+    rates = [member.description.lr for member in parts.members if member.description.lr is not None]
+    differ = f"; learning rates differ by {max(rates) / min(rates):.3g}x" if rates and max(rates) > min(rates) else ""
     return (
-        f"members went too far apart (mean cosine of weights {cosine:.2f}). "
-        "Try strategy=weight_fusion/greedy_soup or an output_fusion strategy."
+        f"members were trained too far apart ({found}{differ}). "
+        "Try strategy=weight_fusion/greedy_soup, strategy=weight_fusion/wise_ft or an output_fusion strategy."
     )
+
+
+def _geometry(context: Context, parts: Parts) -> dict[str, Any]:
+    """Norms, cosines and sign conflicts: of task vectors where the members have a known start, else of weights."""
+    base = context.base_models.base
+    start: dict[str, Tensor] | None = None
+    if base is not None and all(key in base.state for key in parts.states[0]):
+        start = {key: base.state[key] for key in parts.states[0]}
+    total, *tensors = geometry(parts.states, start)
+    return {
+        "vectors": "weights" if start is None else "task vectors",
+        "cosines": total.cosines_KK.tolist(),
+        "total": total.row(),
+        "tensors": [tensor.row() for tensor in tensors],
+    }
+
+
+def _barrier(found: Sequence[Path]) -> dict[str, Any] | None:
+    """The barriers of the first task's loss, and all paths; None where none was walked."""
+    if not found:
+        return None
+    task, scores = next(iter(found[0].scores.items()))
+    metric = next(iter(scores))
+    heights = [path.barrier(task, metric) for path in found]
+    return {
+        "metric": metric,
+        "unit": "nats" if metric == "nll" else "in the target's units",
+        "mean": sum(heights) / len(heights),
+        "largest": max(heights),
+        "paths": [path.row() for path in found],
+    }

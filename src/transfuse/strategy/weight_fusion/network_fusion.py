@@ -73,10 +73,7 @@ class NetworkFusion(WeightFusion):
         names: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Raises `NeedsContextError`: weights alone do not suffice."""
-        raise NeedsContextError(
-            f"{self.name} needs {self.needs}; state dicts alone do not suffice. Run it as strategy={self.name}, "
-            "or take method=uniform_soup."
-        )
+        raise needs_context(self.name, self.needs)
 
     def mixture(
         self, context: Context, parts: Parts, weights_K: Sequence[float], divisor: float = 1.0
@@ -108,8 +105,16 @@ class NetworkFusion(WeightFusion):
             members=tuple(index for index, weight in enumerate(choice.weights_K) if weight != 0.0),
             weights={task.name: list(choice.coefficients_K) for task in context.development.tasks},
             diagnostics={
-                **describe(parts, {key: state[key] for key in parts.states[0]}, batch_norm),
+                **describe(context, parts, {key: state[key] for key in parts.states[0]}, batch_norm),
                 **choice.diagnostics,
             },
             looks=choice.looks,
         )
+
+
+def needs_context(name: str, needs: str) -> NeedsContextError:
+    """What `merge` of a method raises that needs more than weights."""
+    return NeedsContextError(
+        f"{name} needs {needs}; state dicts alone do not suffice. Run it as strategy={name}, "
+        "or take method=uniform_soup."
+    )

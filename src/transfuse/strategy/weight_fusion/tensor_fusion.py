@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -41,7 +41,7 @@ class TensorFusion(WeightFusion):
     masks: ClassVar[Need] = "unused"
     whole: ClassVar[bool] = False
 
-    def survey(self, blocks: Iterable[Block]) -> Survey | None:
+    def survey(self, blocks: Blocks) -> Survey | None:
         """Reads the tensor before it is fused: a few numbers, in float64, for `fuse_block`.
 
         Args:
@@ -51,7 +51,7 @@ class TensorFusion(WeightFusion):
         return None
 
     @abstractmethod
-    def fuse_block(self, block: Block, survey: Survey | None) -> Tensor:
+    def fuse_block(self, block: Block, survey: Survey) -> Tensor:
         """The fused values of one block, (B,), in the block's type; the block is not written to."""
 
     def coefficients(self, num_models: int) -> tuple[float, ...] | None:
@@ -145,7 +145,7 @@ class TensorFusion(WeightFusion):
         outputs = [candidate.outputs for candidate in candidates]
         chosen = candidates[best(context, outputs, metric) if len(candidates) > 1 else 0]
         in_sample = validation_scores(context, chosen.outputs)
-        diagnostics = describe(parts, chosen.fused, chosen.batch_norm)
+        diagnostics = describe(context, parts, chosen.fused, chosen.batch_norm)
         num_models = len(parts.members)
         shares = chosen.method.coefficients(num_models)
         searched = {} if len(candidates) == 1 else {"search": _searched(context, method, candidates, chosen)}
@@ -158,7 +158,7 @@ class TensorFusion(WeightFusion):
             diagnostics={
                 **diagnostics,
                 **searched,
-                "verdict": verdict(context, parts, in_sample, diagnostics["mean_cosine"]),
+                "verdict": verdict(context, parts, in_sample, diagnostics),
             },
             looks=len(candidates) if len(candidates) > 1 else 0,
         )
