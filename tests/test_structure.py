@@ -20,6 +20,7 @@ LAYERS = [
     {"state_dict", "leaves"},
     {"metrics", "evidence"},
     {"data", "models"},
+    {"alignment"},
     {"training"},
     {"base_models"},
     {"strategy"},

@@ -18,14 +18,28 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from transfuse.alignment import Matcher, Unaligned
 from transfuse.conformity import conforms, floated, hints, readable, with_key
 from transfuse.experiment import Run
 from transfuse.models.architecture import Architecture
+from transfuse.strategy.base import Strategy
+from transfuse.strategy.weight_fusion import Aligned, WeightFusion
 from transfuse.suggest import nearest
 from transfuse.tracking import Tracker
 from transfuse.types import ConfigError, HyperparameterError
 
-_GROUPS = ("data", "model", "base_models", "strategy", "training", "trainer", "evaluation", "tracking", "paths")
+_GROUPS = (
+    "data",
+    "model",
+    "base_models",
+    "strategy",
+    "align",
+    "training",
+    "trainer",
+    "evaluation",
+    "tracking",
+    "paths",
+)
 _SET_BY_US = {"input_shape", "tasks"}  # arguments of a model that the problem gives
 _FREE = {"arguments"}  # fields whose content is the user's own
 _ARCHITECTURES = Mapping[str, Architecture]  # the type of a field that names models of its own
@@ -52,7 +66,7 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | No
         data=built["data"],
         architecture=_architecture(plain["model"], "model"),
         base_models=built["base_models"],
-        strategy=built["strategy"],
+        strategy=_aligned(built["strategy"], built["align"]),
         training=built["training"],
         devices=built["trainer"],
         evaluation=built["evaluation"],
@@ -65,6 +79,18 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | No
         parent=None if parent is None else partial(parent, tracker),
         plain=plain,
     )
+
+
+def _aligned(strategy: Strategy, align: Matcher | Unaligned) -> Strategy:
+    """The strategy, of permuted models where `align` asks for it."""
+    if isinstance(align, Unaligned):
+        return strategy
+    if not isinstance(strategy, WeightFusion):
+        raise ConfigError(
+            f"`align` permutes the models of a weight fusion. Found align={align.name} and strategy={strategy.name}. "
+            "Did you mean align=none?"
+        )
+    return Aligned(inner=strategy, matcher=align)
 
 
 def tracker_of(config: Any) -> Tracker:

@@ -125,7 +125,8 @@ class Split:
 
     Attributes:
         inputs: (N, *input shape), float32, already scaled by statistics of the training split.
-        targets: task name -> (N,) int64 class indices, -1 for unlabelled | (N, C) float32 zeros and ones | (N, C) float32 values.
+        targets: task name -> (N,) int64 class indices, -1 for unlabelled | (N, C) float32 zeros and ones | (N, C)
+            float32 values.
         ids: (N,) int64, unique among all examples of the data set; they tie stored predictions to examples.
     """
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from transfuse.training.settings import Devices, Training
 
 if TYPE_CHECKING:
+    from transfuse.training.averaged import AveragedModule as AveragedModule
     from transfuse.training.base import BaseModule as BaseModule
+    from transfuse.training.coefficients import EntropyModule as EntropyModule
+    from transfuse.training.coefficients import SoupModule as SoupModule
     from transfuse.training.fit import Fit as Fit
     from transfuse.training.fit import FitResult as FitResult
     from transfuse.training.fit import Fitting as Fitting
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     from transfuse.training.transfer import TransferModule as TransferModule
 
 _LAZY = {
+    "AveragedModule": "averaged",
     "BaseModule": "base",
+    "EntropyModule": "coefficients",
     "Fit": "fit",
     "FitResult": "fit",
     "Fitting": "fit",
@@ -33,13 +38,16 @@ _LAZY = {
     "ParameterGroup": "plan",
     "Phase": "plan",
     "Plan": "plan",
+    "SoupModule": "coefficients",
     "TogetherModule": "together",
     "TransferModule": "transfer",
 }
 
 __all__ = [
+    "AveragedModule",
     "BaseModule",
     "Devices",
+    "EntropyModule",
     "Fit",
     "FitResult",
     "Fitting",
@@ -48,6 +56,7 @@ __all__ = [
     "ParameterGroup",
     "Phase",
     "Plan",
+    "SoupModule",
     "TogetherModule",
     "Training",
     "TransferModule",

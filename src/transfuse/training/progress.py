@@ -81,6 +81,7 @@ class Progress:
         streams: per rank, state of torch's global CPU stream (dropout).
         device_streams: the same of the CUDA stream; empty on CPU.
         optimizer: its state dict.
+        average: of snapshots of the weights along the training, where they are averaged; see `averaging`.
     """
 
     step: int = 0
@@ -96,6 +97,7 @@ class Progress:
     streams: list[Tensor] = field(default_factory=list)
     device_streams: list[Tensor] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
 
 
 def streams(device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from transfuse.strategy.weight_fusion import TensorFusion
 
 Reference = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Statistics = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Case:
     `reference` computes the fused values of one float64 tensor (K, n) and base (n,), written independently in NumPy;
     None where the formula needs more than these values (shape, chance). `models`: how many models the laws fuse.
     `linear`: one model gives itself, equal models give that model. `symmetric`: their order does not matter.
+    `statistics`: what is handed in as measured on a model, made from its state dict; None where the method takes none.
     """
 
     method: TensorFusion
@@ -26,6 +29,10 @@ class Case:
     linear: bool = False
     symmetric: bool = False
     models: int = 3
+    statistics: Statistics | None = None
+
+    def measured(self, states: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]] | None:
+        return None if self.statistics is None else [self.statistics(state) for state in states]
 
     def __str__(self) -> str:
         return self.method.name.rpartition("/")[2]

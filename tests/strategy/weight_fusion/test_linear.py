@@ -22,18 +22,18 @@ def test_golden_weighted_averages(golden: Path, name: str, normalize: bool) -> N
 
 def test_equal_weights_are_the_uniform_soup() -> None:
     states = [{"w": torch.randn(70_000, generator=torch.Generator().manual_seed(index))} for index in range(4)]
-    soup, linear = UniformSoup().merge(states)["w"], LinearMerge().merge(states)["w"]
+    soup, linear = UniformSoup().merged(states)["w"], LinearMerge().merged(states)["w"]
     torch.testing.assert_close(linear, soup, rtol=1e-6, atol=1e-7)
 
 
 def test_one_model_with_all_the_weight_is_that_model() -> None:
     states = [{"w": torch.randn(99)} for _ in range(3)]
-    assert torch.equal(LinearMerge(weights=(0.0, 2.0, 0.0)).merge(states)["w"], states[1]["w"])
+    assert torch.equal(LinearMerge(weights=(0.0, 2.0, 0.0)).merged(states)["w"], states[1]["w"])
 
 
 def test_negative_weights_extrapolate() -> None:
     states = [{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}]
-    assert LinearMerge(weights=(2.0, -1.0)).merge(states)["w"].item() == -1.0
+    assert LinearMerge(weights=(2.0, -1.0)).merged(states)["w"].item() == -1.0
 
 
 def test_bad_weights_are_refused() -> None:
@@ -44,5 +44,5 @@ def test_bad_weights_are_refused() -> None:
         ((1.0, float("nan")), "`weights` should be finite"),
     ):
         with pytest.raises(HyperparameterError, match=message):
-            LinearMerge(weights=weights).merge(states)
-    assert LinearMerge(weights=(1.0, -1.0), normalize=False).merge(states)["w"].tolist() == [0.0, 0.0]
+            LinearMerge(weights=weights).merged(states)
+    assert LinearMerge(weights=(1.0, -1.0), normalize=False).merged(states)["w"].tolist() == [0.0, 0.0]

@@ -21,7 +21,7 @@ def test_golden_simple_average(golden: Path, bits: str, tolerance: float) -> Non
         {key.removeprefix(f"task{task}/"): value for key, value in inputs.items() if key.startswith(f"task{task}/")}
         for task in (1, 2, 3)
     ]
-    merged = UniformSoup().merge(states)
+    merged = UniformSoup().merged(states)
     assert {key.rpartition("/")[2] for key in expected} == set(merged)
     for key, value in expected.items():
         torch.testing.assert_close(merged[key.rpartition("/")[2]], value, rtol=tolerance, atol=tolerance)
@@ -31,7 +31,7 @@ def test_a_mean_between_two_bf16_values_rounds_to_even() -> None:
     ulp = 2.0**-7
     values = torch.tensor([0.5 + ulp / 2, 1.0 + ulp, 1.5], dtype=torch.bfloat16)
     assert values.double().mean() == 1.0 + ulp / 2  # half-way between 1 and 1 + ulp
-    assert UniformSoup().merge([{"w": value} for value in values])["w"].item() == 1.0
+    assert UniformSoup().merged([{"w": value} for value in values])["w"].item() == 1.0
 
 
 def test_the_fused_network_is_the_mean_of_finetunes(toys) -> None:

@@ -86,7 +86,7 @@ def states(count: int, *shape: int) -> list[dict[str, Tensor]]:
 
 def test_a_survey_sees_the_whole_tensor_whatever_the_blocks() -> None:
     models, base = states(3, 70_001), states(4, 70_001)[3]
-    merged = Rescaled().merge(models, base)
+    merged = Rescaled().merged(models, base)
     delta = sum(model["w"].double() - base["w"].double() for model in models)
     torch.testing.assert_close(merged["w"].double(), base["w"] + delta / delta.norm(), rtol=1e-6, atol=1e-6)
     for size in (7, 4096):
@@ -96,22 +96,22 @@ def test_a_survey_sees_the_whole_tensor_whatever_the_blocks() -> None:
 
 def test_a_required_base_is_asked_for() -> None:
     with pytest.raises(MissingBaseError, match="Pass them as `base`"):
-        Rescaled().merge(states(2, 3))
+        Rescaled().merged(states(2, 3))
 
 
 def test_the_base_is_checked_too() -> None:
     with pytest.raises(StateDictMismatch, match=r"`w` is \(3,\) in model 0 and \(4,\) in base"):
-        Rescaled().merge(states(2, 3), {"w": torch.zeros(4)})
+        Rescaled().merged(states(2, 3), {"w": torch.zeros(4)})
     with pytest.raises(NonFiniteError, match="`w` of base has 3 of 3"):
-        Rescaled().merge(states(2, 3), {"w": torch.full((3,), torch.inf)})
+        Rescaled().merged(states(2, 3), {"w": torch.full((3,), torch.inf)})
 
 
 def test_the_number_of_models_is_checked() -> None:
     with pytest.raises(ModelCountError, match=r"fuses at least 2 models. Found 1") as error:
-        Rescaled().merge(states(1, 3), states(1, 3)[0])
+        Rescaled().merged(states(1, 3), states(1, 3)[0])
     assert isinstance(error.value, ValueError)
     with pytest.raises(ModelCountError, match=r"fuses exactly 2 models. Found 3"):
-        Largest().merge(states(3, 3, 3))
+        Largest().merged(states(3, 3, 3))
 
 
 def test_random_words_depend_on_seed_model_key_and_element_alone() -> None:
@@ -137,21 +137,21 @@ def test_random_words_are_uniform() -> None:
 
 def test_random_methods_repeat_with_the_seed() -> None:
     models = states(2, 50)
-    first, again, other = (Dropped().merge(models, seed=seed)["w"] for seed in (0, 0, 1))
+    first, again, other = (Dropped().merged(models, seed=seed)["w"] for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_masks_that_are_handed_in_are_used() -> None:
     models = states(2, 70_000)
     masks = [{"w": torch.arange(70_000) % 2 == model} for model in range(2)]
-    merged = Dropped().merge(models, masks=masks)["w"]
+    merged = Dropped().merged(models, masks=masks)["w"]
     assert torch.equal(merged, torch.where(masks[0]["w"], models[0]["w"], models[1]["w"]))
 
 
 def test_statistics_are_cut_with_the_tensor() -> None:
     models = [state | {"free": torch.tensor([float(index)])} for index, state in enumerate(states(2, 70_000))]
     statistics = [{"w": state["w"].abs() + 0.1} for state in states(4, 70_000)[2:]]
-    merged = Weighted().merge(models, statistics=statistics)
+    merged = Weighted().merged(models, statistics=statistics)
     shares = [mapping["w"].double() for mapping in statistics]
     expected = (shares[0] * models[0]["w"] + shares[1] * models[1]["w"]) / (shares[0] + shares[1])
     torch.testing.assert_close(merged["w"].double(), expected, rtol=1e-5, atol=1e-6)
@@ -161,19 +161,19 @@ def test_statistics_are_cut_with_the_tensor() -> None:
 def test_what_is_measured_must_fit() -> None:
     models = states(2, 3)
     with pytest.raises(NeedsContextError, match="needs `statistics`"):
-        Weighted().merge(models)
+        Weighted().merged(models)
     with pytest.raises(StateDictMismatch, match=r"one mapping for each of 2 models. Found 1"):
-        Weighted().merge(models, statistics=[{"w": torch.ones(3)}])
+        Weighted().merged(models, statistics=[{"w": torch.ones(3)}])
     with pytest.raises(StateDictMismatch, match=r"`w` is \(3,\) in model 0 and \(4,\) in `statistics` of model 1"):
-        Weighted().merge(models, statistics=[{"w": torch.ones(3)}, {"w": torch.ones(4)}])
+        Weighted().merged(models, statistics=[{"w": torch.ones(3)}, {"w": torch.ones(4)}])
     with pytest.raises(StateDictMismatch, match="`v` is in `statistics` of model 0, but not in every model"):
-        Weighted().merge(models, statistics=[{"v": torch.ones(3)}, {"v": torch.ones(3)}])
+        Weighted().merged(models, statistics=[{"v": torch.ones(3)}, {"v": torch.ones(3)}])
     with pytest.raises(HyperparameterError, match="does not use `masks`"):
-        Weighted().merge(models, statistics=[{}, {}], masks=[{}, {}])
+        Weighted().merged(models, statistics=[{}, {}], masks=[{}, {}])
 
 
 def test_matrix_methods_get_the_tensor_at_once() -> None:
     models = states(2, 300, 250)
-    merged = Largest().merge(models)["w"]
+    merged = Largest().merged(models)["w"]
     left, values, right = np.linalg.svd((models[0]["w"].double() + models[1]["w"].double()).numpy() / 2)
     np.testing.assert_allclose(merged.numpy(), values[0] * np.outer(left[:, 0], right[0]), atol=1e-4)

@@ -35,6 +35,7 @@ class WeightFusion(Strategy):
         base: whether the method uses the weights that all models started from.
         least: smallest number of models.
         most: largest number of models, or None.
+        align_models: whether `align` may permute the models first.
 
     Attributes:
         batch_norm: running statistics after the fusion: `reestimate` on training data, `average` over members by the
@@ -51,6 +52,7 @@ class WeightFusion(Strategy):
     base: ClassVar[Need] = "unused"
     least: ClassVar[int] = 1
     most: ClassVar[int | None] = None
+    align_models: ClassVar[bool] = True
 
     batch_norm: BatchNormMode = "reestimate"
     fuse: Fused | None = None
@@ -66,7 +68,7 @@ class WeightFusion(Strategy):
             )
 
     @abstractmethod
-    def merge(
+    def merged(
         self,
         state_dicts: Sequence[Mapping[str, Any]],
         base: Mapping[str, Any] | None = None,
@@ -109,13 +111,16 @@ class WeightFusion(Strategy):
         if num_fused < 2 or not has_batch_norm(network):
             return network, "none"
         if self.batch_norm == "reestimate":
-            batches = full_batches(
-                context.development.train.inputs,
-                context.training.batch_size,
-                context.generator("weight_fusion/batch_norm"),
-            )
-            reestimate(network, network.modules(), batches)
+            measure_statistics(context, network)
         return network, self.batch_norm
+
+
+def measure_statistics(context: Context, network: nn.Module) -> None:
+    """Running statistics of BatchNorm from one pass over the training data, in place."""
+    batches = full_batches(
+        context.development.train.inputs, context.training.batch_size, context.generator("weight_fusion/batch_norm")
+    )
+    reestimate(network, network.modules(), batches)
 
 
 def predictions(context: Context, network: nn.Module) -> dict[str, Tensor]:

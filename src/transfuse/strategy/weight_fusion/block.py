@@ -110,6 +110,20 @@ class Blocks:
                 masks_KB=self._masks(piece),
             )
 
+    def every(self, step: int, start: int = 0) -> Block:
+        """Every `step`-th element from `start` on, as one block in new memory: a sample of the tensor."""
+        piece = slice(start, None, step)
+        return Block(
+            values_KB=torch.stack([value.reshape(-1)[piece].to(self.dtype) for value in self.values_K]),
+            base_B=None if self.base is None else self.base.reshape(-1)[piece].to(self.dtype),
+            key=self.key,
+            shape=tuple(self.values_K[0].shape),
+            offset=start,
+            seed=self.seed,
+            statistics=self._statistics(piece),
+            masks_KB=self._masks(piece),
+        )
+
     def _statistics(self, piece: slice) -> tuple[Tensor, ...] | None:
         if self.statistics is None or self.whole:
             return self.statistics

@@ -61,5 +61,5 @@ def merge(
             "`batch_norm=reestimate` needs training data, which `merge` does not have. Did you mean batch_norm=average?"
         )
     fusion = build("weight_fusion", method, fields)
-    merged: dict[str, Tensor] = fusion.merge(state_dicts, base, statistics, masks, seed)
+    merged: dict[str, Tensor] = fusion.merged(state_dicts, base, statistics, masks, seed)
     return merged

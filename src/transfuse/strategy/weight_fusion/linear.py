@@ -44,7 +44,7 @@ class LinearMerge(Weighted):
         normalize: divide by the sum of the weights.
 
     Example:
-        >>> LinearMerge(weights=(3.0, 1.0)).merge([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])
+        >>> LinearMerge(weights=(3.0, 1.0)).merged([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])
         {'w': tensor([1.5000])}
 
     Reference:

@@ -44,10 +44,10 @@ class TensorMethod(Protocol):
     def bind(self, tensors: Sequence[Blocks]) -> TensorMethod:
         """The method with what it must know of all tensors."""
 
-    def survey(self, blocks: Iterable[Block]) -> Survey | None:
+    def survey(self, blocks: Blocks) -> Survey | None:
         """Reads the tensor before it is fused."""
 
-    def fuse_block(self, block: Block, survey: Survey | None) -> Tensor:
+    def fuse_block(self, block: Block, survey: Survey) -> Tensor:
         """The fused block, (B,)."""
 
 

@@ -63,7 +63,7 @@ class NetworkFusion(WeightFusion):
     def select(self, context: Context, parts: Parts) -> Choice:
         """Chooses coefficients; `mixture` makes the network of any."""
 
-    def merge(
+    def merged(
         self,
         state_dicts: Sequence[Mapping[str, Any]],
         base: Mapping[str, Any] | None = None,

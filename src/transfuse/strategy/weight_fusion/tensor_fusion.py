@@ -79,7 +79,7 @@ class TensorFusion(WeightFusion):
         """
         return self
 
-    def merge(
+    def merged(
         self,
         state_dicts: Sequence[Mapping[str, Any]],
         base: Mapping[str, Any] | None = None,
@@ -183,7 +183,7 @@ class _Candidate:
 
     @classmethod
     def made(cls, method: TensorFusion, context: Context, parts: Parts, measured: Measured) -> _Candidate:
-        fused = method.merge(
+        fused = method.merged(
             parts.states, parts.base, measured.statistics, measured.masks, seed=context.seed, names=parts.names
         )
         num_fused = len(parts.members) + (parts.base is not None)

@@ -18,7 +18,7 @@ class UniformSoup(TensorFusion):
     Works where the models lie in one basin of the loss, such as fine-tunes from one start.
 
     Example:
-        >>> UniformSoup().merge([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])
+        >>> UniformSoup().merged([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])
         {'w': tensor([2.])}
 
     Reference:
