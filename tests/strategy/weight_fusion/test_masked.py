@@ -136,9 +136,9 @@ def test_blocks_change_no_mask(method) -> None:
 def test_low_precision_is_rounded_once_and_inputs_stay(method, dtype: torch.dtype, digest) -> None:
     *models, base = ({"w": state["w"].to(dtype)} for state in states(4, shape=(40, 30)))
     before = [digest(state) for state in (*models, base)]
-    merged = method.merge(models, base, seed=3)["w"]
+    merged = method.merged(models, base, seed=3)["w"]
     assert merged.dtype == dtype and [digest(state) for state in (*models, base)] == before
-    exact = method.merge([{"w": model["w"].double()} for model in models], {"w": base["w"].double()}, seed=3)["w"]
+    exact = method.merged([{"w": model["w"].double()} for model in models], {"w": base["w"].double()}, seed=3)["w"]
     torch.testing.assert_close(merged, exact.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
 
 

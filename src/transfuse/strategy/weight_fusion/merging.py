@@ -98,7 +98,7 @@ def weighted_sum(values_KB: Tensor, weights_K: Sequence[float], divisor: float =
     total_B = values_KB[0] * weights_K[0]
     term_B = torch.empty_like(total_B)
     for values_B, weight in zip(values_KB[1:], weights_K[1:], strict=True):
-        total_B += torch.mul(values_B, weight, out=term_B)
+        total_B += values_B if weight == 1.0 else torch.mul(values_B, weight, out=term_B)
     return total_B if divisor == 1.0 else total_B.div_(divisor)
 
 

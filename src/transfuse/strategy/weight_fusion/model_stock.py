@@ -89,5 +89,7 @@ class ModelStock(TensorFusion):
 
     def fuse_block(self, block: Block, survey: Coefficients) -> Tensor:
         """`b + t (mean(x_i) - b)`, (B,)."""
-        mean_B = weighted_sum(block.values_KB, (1.0,) * len(block.values_KB), len(block.values_KB))
-        return combine(replace(block, values_KB=mean_B[None]), survey, self.granularity)
+        num_models = len(block.values_KB)
+        mean_B = weighted_sum(block.values_KB.to(survey.dtype), (1.0,) * num_models, num_models)
+        mixed_B = combine(replace(block, values_KB=mean_B[None]), survey, self.granularity)
+        return mixed_B.to(block.values_KB.dtype)

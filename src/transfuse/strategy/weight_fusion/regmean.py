@@ -54,7 +54,7 @@ def regression_mean(
     Example:
         >>> models = [torch.tensor([[1.0]]), torch.tensor([[4.0]])]
         >>> regression_mean(models, [torch.tensor([[2.0]]), torch.tensor([[1.0]])])
-        tensor([[2.]], dtype=torch.float64)
+        tensor([[2.0000]], dtype=torch.float64)
 
     Reference:
         Jin et al. 2023, "Dataless Knowledge Fusion by Merging Weights of Language Models", 2212.09849, eq. 2, sec. 4.2.

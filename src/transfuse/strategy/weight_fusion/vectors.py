@@ -54,7 +54,8 @@ def grams(blocks: Blocks, over: Over = "tensor") -> Tensor:
                  [ 3.,  1.]]], dtype=torch.float64)
     """
     if over == "tensor":
-        return pairwise_sum([_gram(block) for block in blocks]).unsqueeze(0)
+        inner_products = _gram_of_short if _short(blocks) else _gram
+        return pairwise_sum([inner_products(block) for block in blocks]).unsqueeze(0)
     total_VKK: Tensor | None = None
     for block in blocks:
         deltas_KB = _deltas(block)
@@ -98,8 +99,7 @@ class Coefficients:
     def of(cls, values_VK: Tensor, blocks: Blocks) -> Coefficients:
         """Those of a tensor."""
         cancel = float(values_VK.abs().sum(-1).max()) > _CANCEL
-        short = torch.finfo(blocks.values_K[0].dtype).bits < 32
-        return cls(values_VK=values_VK, dtype=torch.float32 if short and not cancel else torch.float64)
+        return cls(values_VK=values_VK, dtype=torch.float32 if _short(blocks) and not cancel else torch.float64)
 
 
 def combine(block: Block, coefficients: Coefficients, over: Over = "tensor") -> Tensor:
@@ -152,6 +152,22 @@ def _width(shape: tuple[int, ...], over: Over) -> int:
 def _num_vectors(shape: tuple[int, ...], over: Over) -> int:
     width = _width(shape, over)
     return torch.Size(shape).numel() // width if over == "row" else width
+
+
+def _short(blocks: Blocks) -> bool:
+    """Whether all values have 16 bits or fewer: their products are exact in float32, and so is the result's rounding."""
+    values = blocks.values_K if blocks.base is None else (*blocks.values_K, blocks.base)
+    return all(torch.finfo(value.dtype).bits < 32 for value in values)
+
+
+def _gram_of_short(block: Block) -> Tensor:
+    """(K, K) G = D D^T of one block, in float32: all entries are too small by nearly one factor, which cancels."""
+    deltas_KB = block.values_KB if block.base_B is None else block.values_KB - block.base_B
+    gram_KK = deltas_KB.new_empty(len(deltas_KB), len(deltas_KB), device="cpu")
+    for model, deltas_B in enumerate(deltas_KB):
+        for other in range(model, len(deltas_KB)):
+            gram_KK[model, other] = gram_KK[other, model] = torch.dot(deltas_B, deltas_KB[other])
+    return gram_KK
 
 
 def _gram(block: Block) -> Tensor:
