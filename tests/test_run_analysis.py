@@ -14,6 +14,7 @@ from tests.evaluation.predicted import MEMBERS, SHAPE, result_of
 from transfuse.config import read
 from transfuse.evaluation import analyse
 from transfuse.experiment import show
+from transfuse.strategy.base import FusedModel
 from transfuse.suggest import CONF
 from transfuse.tracking import MlflowTracker, Tracker
 
@@ -55,6 +56,6 @@ def test_figures_are_for_runs_of_their_own(
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         given = [f"evaluation.figures={figures}", f"paths.outputs={tmp_path}", "tracking=off"]
         run = read(compose("config", overrides=given), tmp_path / "run", parent=parent)
-    show(run, analyse(result_of(SHAPE), [SHAPE], MEMBERS))
+    show(run, analyse(result_of(SHAPE), [SHAPE], MEMBERS), FusedModel(network=None, validation={}), MEMBERS)
     names = {path.name for path in (tmp_path / "run" / "analysis").iterdir()}
     assert names == (TABLES | FIGURES if drawn else TABLES)
