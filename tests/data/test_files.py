@@ -11,6 +11,7 @@ from transfuse.data.files import Archive
 from transfuse.types import DataError
 
 CONTENT = b"some bytes that are the data"
+PACKED = gzip.compress(CONTENT, mtime=0)  # the same bytes in every process: they name tests
 NAME = "data-idx1-ubyte.gz"
 
 
@@ -19,7 +20,7 @@ def archive(tmp_path: Path) -> Archive:
     """Nothing in the system, and one file that can be downloaded from a folder."""
     remote = tmp_path / "remote"
     remote.mkdir()
-    (remote / NAME).write_bytes(gzip.compress(CONTENT))
+    (remote / NAME).write_bytes(PACKED)
     return Archive(
         title="Tiny",
         stem="tiny",
@@ -45,7 +46,7 @@ def test_system_comes_first_however_it_was_packed(archive: Archive, tmp_path: Pa
 
 
 def test_then_the_data_folder(archive: Archive, tmp_path: Path) -> None:
-    put(tmp_path / "data" / "tiny", gzip.compress(CONTENT))
+    put(tmp_path / "data" / "tiny", PACKED)
     unreachable = replace(archive, url=(tmp_path / "nowhere").as_uri() + "/")
     assert unreachable.read(NAME, tmp_path / "data") == CONTENT
 
@@ -72,7 +73,7 @@ def test_nowhere_to_be_found(archive: Archive, tmp_path: Path) -> None:
 def test_other_content_is_refused_wherever_it_lies(archive: Archive, tmp_path: Path) -> None:
     other = hashlib.sha256(b"other").hexdigest()
     for folder in (archive.system, tmp_path / "data" / "tiny"):
-        path = put(folder, gzip.compress(b"other"))
+        path = put(folder, gzip.compress(b"other", mtime=0))
         with pytest.raises(DataError, match=f"its content has SHA-256 {other}, it should have") as caught:
             archive.read(NAME, tmp_path / "data")
         assert str(caught.value).startswith(str(path))
@@ -80,13 +81,13 @@ def test_other_content_is_refused_wherever_it_lies(archive: Archive, tmp_path: P
 
 
 def test_a_wrong_download_leaves_nothing(archive: Archive, tmp_path: Path) -> None:
-    (tmp_path / "remote" / NAME).write_bytes(gzip.compress(b"a login page"))
+    (tmp_path / "remote" / NAME).write_bytes(gzip.compress(b"a login page", mtime=0))
     with pytest.raises(DataError, match="does not hold the Tiny that is expected"):
         archive.read(NAME, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(CONTENT)[:-9], b"not gzip", b"", gzip.compress(CONTENT)[:12]])
+@pytest.mark.parametrize("packed", [PACKED[:-9], b"not gzip", b"", PACKED[:12]])
 def test_damaged_files(archive: Archive, tmp_path: Path, packed: bytes) -> None:
     put(tmp_path / "data" / "tiny", packed)
     with pytest.raises(DataError, match=r"Delete it and let it be downloaded again, or reinstall with `apt-get"):

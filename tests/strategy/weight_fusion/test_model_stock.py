@@ -4,21 +4,53 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from tests.strategy.weight_fusion.task_vector_inputs import assert_golden, checkpoints, networks
 from transfuse.strategy.weight_fusion import ModelStock, merge
+from transfuse.strategy.weight_fusion.model_stock import stock_ratio
 from transfuse.types import HyperparameterError, MissingBaseError
 
 
-@pytest.mark.parametrize(("name", "models"), [("model_stock", (1, 2, 3)), ("model_stock_2", (1, 2))])
-def test_golden(golden: Path, name: str, models: tuple[int, ...]) -> None:
-    states = [load_file(golden / f"checkpoint_ft{index}.safetensors") for index in models]
-    base = load_file(golden / "checkpoint_base.safetensors")
-    merged = merge(states, method="model_stock", base=base, clamp=False)
-    for key, value in load_file(golden / f"checkpoint_{name}.safetensors").items():
-        if name == "model_stock_2" and key.endswith("layers.0.self_attn.o_proj.weight"):
-            continue  # task vectors are exactly opposite: the peer divides by 0
-        torch.testing.assert_close(merged[key], value, rtol=0, atol=2e-6)
+@pytest.mark.parametrize(
+    ("name", "models", "granularity"),
+    [("model_stock", 3, "tensor"), ("model_stock_2", 2, "tensor"), ("model_stock_filter", 3, "row")],
+)
+def test_golden(golden: Path, name: str, models: int, granularity: str) -> None:
+    states, base = checkpoints(golden)
+    merged = merge(states[:models], method="model_stock", base=base, clamp=False, granularity=granularity)
+    assert_golden(merged, golden / f"checkpoint_{name}.safetensors", 2e-7)
+
+
+@pytest.mark.parametrize("models", [2, 3])
+def test_golden_of_mean_angles(golden: Path, models: int) -> None:
+    states, base = networks(golden, "f64")
+    merged = merge(states[:models], method="model_stock", base=base, average="angle", clamp=False)
+    assert_golden(merged, golden / f"model_stock_{models}_f64.safetensors", 1e-6)
+
+
+def test_moves_and_scales_with_the_task_vectors() -> None:
+    stream = torch.Generator().manual_seed(0)
+    base, common, *parts = (torch.randn(30, generator=stream, dtype=torch.float64) for _ in range(5))
+    deltas = [common + part for part in parts]
+
+    def merged(shift: float, factor: float) -> torch.Tensor:
+        states = [{"w": base + shift + factor * delta} for delta in deltas]
+        return merge(states, method="model_stock", base={"w": base + shift})["w"] - base
+
+    torch.testing.assert_close(merged(2.0, 1.0), merged(0.0, 1.0) + 2.0, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(merged(0.0, 3.0), 3 * merged(0.0, 1.0), rtol=1e-12, atol=1e-12)
+
+
+def test_an_unclamped_ratio_has_no_bound() -> None:
+    cosine = torch.tensor([-0.6, 0.2, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(stock_ratio(cosine, 2, clamp=False), 2 * cosine / (1 + cosine), rtol=1e-12, atol=0)
+    assert stock_ratio(cosine, 2).tolist() == [0.0, pytest.approx(1 / 3), 1.0]
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+def test_models_that_equal_the_base_give_it(granularity: str) -> None:
+    base = {"w": torch.randn(4, 3, generator=torch.Generator().manual_seed(1))}
+    assert torch.equal(merge([base] * 5, method="model_stock", base=base, granularity=granularity)["w"], base["w"])
 
 
 def test_equal_task_vectors_go_all_the_way_and_orthogonal_ones_stay() -> None:

@@ -42,6 +42,30 @@ def test_rows_are_vectors_of_their_own() -> None:
     )
 
 
+@pytest.mark.parametrize("over", ["tensor", "row", "column"])
+def test_the_base_moves_the_result(over: str) -> None:
+    stream = torch.Generator().manual_seed(1)
+    states = [{"w": torch.randn(5, 3, generator=stream, dtype=torch.float64)} for _ in range(3)]
+    moved = [{"w": state["w"] + 2.5} for state in states]
+    first = merge(states[:2], method="nuslerp", base=states[2], over=over, weights=[1, 3])["w"]
+    second = merge(moved[:2], method="nuslerp", base=moved[2], over=over, weights=[1, 3])["w"]
+    torch.testing.assert_close(second, first + 2.5, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("over", ["tensor", "row", "column"])
+def test_models_that_equal_the_base_give_it(over: str) -> None:
+    base = {"w": torch.randn(4, 3, generator=torch.Generator().manual_seed(2))}
+    assert torch.equal(merge([base, base], method="nuslerp", base=base, over=over)["w"], base["w"])
+
+
+def test_a_vector_of_one_dimension_is_one_row_and_one_column() -> None:
+    stream = torch.Generator().manual_seed(3)
+    states = [{"w": torch.randn(6, generator=stream)} for _ in range(2)]
+    whole = merge(states, method="nuslerp")["w"]
+    for over in ("row", "column"):
+        torch.testing.assert_close(merge(states, method="nuslerp", over=over)["w"], whole)
+
+
 def test_bad_input() -> None:
     with pytest.raises(HyperparameterError, match="`over` should be tensor, row or column"):
         NuSlerp(over="layer")  # type: ignore[arg-type]

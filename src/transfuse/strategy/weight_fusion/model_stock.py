@@ -13,7 +13,6 @@ from torch import Tensor
 
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.strategy.weight_fusion.block import Block, Blocks
-from transfuse.strategy.weight_fusion.merging import weighted_sum
 from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
 from transfuse.strategy.weight_fusion.vectors import Coefficients, combine, cosines, grams
 from transfuse.types import HyperparameterError
@@ -89,7 +88,9 @@ class ModelStock(TensorFusion):
 
     def fuse_block(self, block: Block, survey: Coefficients) -> Tensor:
         """`b + t (mean(x_i) - b)`, (B,)."""
-        num_models = len(block.values_KB)
-        mean_B = weighted_sum(block.values_KB.to(survey.dtype), (1.0,) * num_models, num_models)
-        mixed_B = combine(replace(block, values_KB=mean_B[None]), survey, self.granularity)
-        return mixed_B.to(block.values_KB.dtype)
+        values_KB = block.values_KB.to(survey.dtype)
+        total_B = values_KB[0] + values_KB[1]
+        for values_B in values_KB[2:]:
+            total_B += values_B
+        mean = replace(block, values_KB=total_B.div_(len(values_KB))[None])
+        return combine(mean, survey, self.granularity).to(block.values_KB.dtype)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from transfuse.state_dict import compute_dtype
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.merging import weighted_sum
 from transfuse.strategy.weight_fusion.scaled import Scaled
@@ -150,34 +151,47 @@ def task_magnitudes(block: Block) -> Tensor:
 
 
 def _ranked(tensors: Sequence[Blocks], score: Score, first: int, last: int) -> Range:
-    """The scores of ranks `first` and `last`, counted from the largest, in each model over all tensors."""
+    """The scores of ranks `first` and `last`, counted from the largest, in each model over all tensors.
+
+    Scores of both signs are ranked with `first` = 1.
+    """
     num_elements = sum(blocks.values_K[0].numel() for blocks in tensors)
-    least_K, most_K = _extremes(tensors, score)
-    low_K = least_K if last == num_elements else _rank(tensors, score, last, num_elements)
-    high_K = most_K if first == 1 else _rank(tensors, score, first, num_elements)
-    return Range(low_K=low_K, high_K=high_K)
+    least_K, most_K, positive_K = _extremes(tensors, score)
+    inner = [rank for rank in (first, last) if 1 < rank < num_elements]
+    # rankings go by magnitude: rank r from the largest is rank n + 1 - r from the smallest, which is that of -score
+    upward_K = [
+        least >= 0 or positive >= last for least, positive in zip(least_K.tolist(), positive_K.tolist(), strict=True)
+    ]
+    assert first == 1 or all(upward_K), "scores of both signs have one inner rank"
+    signs_K = tuple(1.0 if upward else -1.0 for upward in upward_K)
+    counts_K = [inner if upward else [num_elements + 1 - rank for rank in inner] for upward in upward_K]
+    widest = least_K.dtype
 
-
-def _rank(tensors: Sequence[Blocks], score: Score, rank: int, num_elements: int) -> tuple[float, ...]:
-    """Each model's value of one rank in (1, n)."""
-    num_models = len(tensors[0].values_K)
-    widest = torch.float64 if any(blocks.dtype == torch.float64 for blocks in tensors) else torch.float32
-
-    def signed(block: Block) -> Tensor:  # rankings go by magnitude, and by bits of one type
+    def one_sided(block: Block) -> Tensor:
         scores_KB = score(block).to(widest)
-        return torch.cat([scores_KB.clamp_min(0), scores_KB.clamp_max(0)])
+        return scores_KB.mul_(_column(signs_K, scores_KB)).clamp_min_(0)
 
-    # rank r from the largest is rank n + 1 - r from the smallest; one of both is not 0
-    cuts = largest(tensors, [[rank]] * num_models + [[num_elements + 1 - rank]] * num_models, signed)
-    thresholds = [cut.threshold for (cut,) in cuts]
-    return tuple(high - low for high, low in zip(thresholds[:num_models], thresholds[num_models:], strict=True))
+    found_K = largest(tensors, counts_K, one_sided) if inner else ()
+    by_rank = {num_elements: tuple(least_K.tolist()), 1: tuple(most_K.tolist())}
+    for position, rank in enumerate(inner):
+        thresholds = [cuts[position].threshold for cuts in found_K]
+        by_rank[rank] = tuple(sign * value for sign, value in zip(signs_K, thresholds, strict=True))
+    return Range(low_K=by_rank[last], high_K=by_rank[first])
 
 
-def _extremes(tensors: Sequence[Blocks], score: Score) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Each model's smallest and largest value."""
-    found = [torch.stack(score(block).aminmax(dim=1)) for blocks in tensors for block in blocks]
-    lows_LK, highs_LK = torch.stack([pair_2K.double() for pair_2K in found], dim=1)
-    return tuple(lows_LK.amin(0).tolist()), tuple(highs_LK.amax(0).tolist())
+def _extremes(tensors: Sequence[Blocks], score: Score) -> tuple[Tensor, Tensor, Tensor]:
+    """Each model's smallest and largest value, in the widest type, and how many are positive: (K,) each."""
+    lows, highs, positives = [], [], []
+    for block in (block for blocks in tensors for block in blocks):
+        scores_KB = score(block)
+        low_K, high_K = scores_KB.aminmax(dim=1)
+        lows.append(low_K)
+        highs.append(high_K)
+        positives.append((scores_KB > 0).sum(1))
+    widest = compute_dtype(lows)
+    low_K = torch.stack([low_K.to(widest) for low_K in lows]).amin(0)
+    high_K = torch.stack([high_K.to(widest) for high_K in highs]).amax(0)
+    return low_K, high_K, torch.stack(positives).sum(0)
 
 
 def _column(numbers_K: tuple[float, ...], like: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from transfuse.leaves import pairwise_sum
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 
 Over = Literal["tensor", "row", "column"]
+_RUN = 512  # products that are summed in one go: longer sums of float32 lose digits
 _CANCEL = 2.0  # coefficients whose magnitudes sum to more are those of near-opposite vectors: their terms cancel
 
 
@@ -54,11 +55,11 @@ def grams(blocks: Blocks, over: Over = "tensor") -> Tensor:
                  [ 3.,  1.]]], dtype=torch.float64)
     """
     if over == "tensor":
-        inner_products = _gram_of_short if _short(blocks) else _gram
-        return pairwise_sum([inner_products(block) for block in blocks]).unsqueeze(0)
+        dtype = torch.float32 if _short(blocks) else torch.float64
+        return pairwise_sum([_gram(block, dtype) for block in blocks]).unsqueeze(0)
     total_VKK: Tensor | None = None
     for block in blocks:
-        deltas_KB = _deltas(block)
+        deltas_KB = _deltas(block, torch.float64)
         if total_VKK is None:
             num_models = len(deltas_KB)
             total_VKK = deltas_KB.new_zeros(_num_vectors(block.shape, over), num_models, num_models)
@@ -155,25 +156,18 @@ def _num_vectors(shape: tuple[int, ...], over: Over) -> int:
 
 
 def _short(blocks: Blocks) -> bool:
-    """Whether all values have 16 bits or fewer: their products are exact in float32, and so is the result's rounding."""
+    """Whether all values have 16 bits or fewer: float32 is exact enough for a result that is rounded to as many."""
     values = blocks.values_K if blocks.base is None else (*blocks.values_K, blocks.base)
     return all(torch.finfo(value.dtype).bits < 32 for value in values)
 
 
-def _gram_of_short(block: Block) -> Tensor:
-    """(K, K) G = D D^T of one block, in float32: all entries are too small by nearly one factor, which cancels."""
-    deltas_KB = block.values_KB if block.base_B is None else block.values_KB - block.base_B
-    gram_KK = deltas_KB.new_empty(len(deltas_KB), len(deltas_KB), device="cpu")
-    for model, deltas_B in enumerate(deltas_KB):
-        for other in range(model, len(deltas_KB)):
-            gram_KK[model, other] = gram_KK[other, model] = torch.dot(deltas_B, deltas_KB[other])
-    return gram_KK
-
-
-def _gram(block: Block) -> Tensor:
-    """(K, K) G = D D^T of one block."""
-    deltas_KB = _deltas(block)
-    return (deltas_KB @ deltas_KB.T).cpu()
+def _gram(block: Block, dtype: torch.dtype) -> Tensor:
+    """(K, K) float64 G = D D^T of one block."""
+    deltas_KB = _deltas(block, dtype)
+    num_runs = deltas_KB.shape[1] // _RUN
+    runs_NKB = deltas_KB[:, : num_runs * _RUN].reshape(len(deltas_KB), num_runs, _RUN).transpose(0, 1)
+    rest_KB = deltas_KB[:, num_runs * _RUN :].double()
+    return ((runs_NKB @ runs_NKB.mT).sum(0, dtype=torch.float64) + rest_KB @ rest_KB.T).cpu()
 
 
 def _gram_of_rows(deltas_KRC: Tensor) -> Tensor:
@@ -191,10 +185,10 @@ def _gram_of_columns(deltas_KRC: Tensor) -> Tensor:
     return gram_CKK
 
 
-def _deltas(block: Block) -> Tensor:
-    """(K, B) float64 values, minus the base's where there is one."""
-    values_KB = block.values_KB.double()
-    return values_KB if block.base_B is None else values_KB - block.base_B.double()
+def _deltas(block: Block, dtype: torch.dtype) -> Tensor:
+    """(K, B) values, minus the base's where there is one."""
+    values_KB = block.values_KB.to(dtype)
+    return values_KB if block.base_B is None else values_KB - block.base_B.to(dtype)
 
 
 def _combined(
