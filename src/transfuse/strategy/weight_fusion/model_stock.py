@@ -36,7 +36,7 @@ def stock_ratio(cosine_V: Tensor, num_models: int, *, clamp: bool = True) -> Ten
         tensor([0.0000, 0.6667, 1.0000, 0.0000])
     """
     denominator_V = 1 + (num_models - 1) * cosine_V
-    ratio_V = num_models * cosine_V / denominator_V.where(denominator_V > _SMALLEST, torch.inf)
+    ratio_V = (num_models * cosine_V / denominator_V).where(denominator_V > _SMALLEST, 0.0)
     return ratio_V.clamp(0, 1) if clamp else ratio_V
 
 

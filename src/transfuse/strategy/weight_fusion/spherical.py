@@ -67,7 +67,7 @@ def exponential(cosines_KK: Tensor, point_K: Tensor, tangent_K: Tensor) -> Tenso
 
     Example:
         >>> exponential(torch.eye(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, torch.pi / 2])).round(decimals=4)
-        tensor([-0.,  1.])
+        tensor([-0., 1.])
     """
     angle = _norm(cosines_KK, tangent_K)
     # exp_u(v) = cos(|v|) u + sin(|v|) / |v| v
