@@ -43,3 +43,13 @@ def test_neighbours_of_the_threshold() -> None:
     values = torch.stack([one, one.nextafter(torch.tensor(0.0)), one.nextafter(torch.tensor(2.0))])
     assert Cut(threshold=1.0, last=0).keeps(values).tolist() == [True, False, True]
     assert Cut(threshold=1.0, last=2).trim(values).tolist() == [1.0, 0.0, float(values[2])]
+
+
+def test_a_threshold_between_two_numbers_of_a_narrower_type() -> None:
+    tenth = torch.tensor([0.1, -0.1, 0.2, 0.0])  # 0.1 in float32 is above 0.1
+    above = Cut(threshold=0.1, last=-1)
+    assert above.keeps(tenth).tolist() == [True, True, True, False]
+    assert torch.equal(above.trim(tenth), tenth)
+    below = Cut(threshold=0.1 + 1e-8, last=3)  # above 0.1 in float32
+    assert below.keeps(tenth).tolist() == [False, False, True, False]
+    assert below.trim(tenth).tolist() == [0.0, 0.0, tenth[2].item(), 0.0]

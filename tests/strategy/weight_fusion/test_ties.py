@@ -146,3 +146,16 @@ def test_the_scale_is_searched_on_validation(toys) -> None:
     tried = fused.diagnostics["search"]["tried"]
     assert [entry["scale"] for entry in tried] == [0.0, 0.5, 1.0] and fused.looks == 3
     assert fused.diagnostics["search"]["taken"]["scale"] == min(tried, key=lambda entry: entry["score"])["scale"]
+
+
+def test_tensors_of_several_types_are_ranked_together() -> None:
+    stream = np.random.default_rng(5)
+    drawn = {"a": (40, torch.float64), "b": (60, torch.float32), "c": (36, torch.bfloat16)}
+    model = {key: torch.from_numpy(stream.normal(size=size)).to(dtype) for key, (size, dtype) in drawn.items()}
+    base = {key: torch.zeros_like(value) for key, value in model.items()}
+    merged = Ties(scope="model", density=0.5).merged([model], base)
+    kept = np.concatenate([merged[key].double().numpy() != 0 for key in model])
+    magnitudes = np.concatenate([value.double().abs().numpy() for value in model.values()])
+    expected = np.zeros(136, dtype=bool)
+    expected[np.argsort(-magnitudes, kind="stable")[:68]] = True
+    assert kept.sum() == 68 and (kept == expected).all()

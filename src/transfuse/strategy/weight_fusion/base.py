@@ -5,7 +5,6 @@ Two abstract kinds derive from it: `TensorFusion` works tensor by tensor, `Netwo
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -19,7 +18,7 @@ from transfuse.strategy.base import Context, Strategy
 from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.requirements import check_architecture, check_base, check_count, check_tasks
 from transfuse.strategy.weight_fusion.selection import Selection
-from transfuse.types import Development, HyperparameterError, ProblemKind
+from transfuse.types import Development, HyperparameterError, NeedsContextError, ProblemKind
 
 BatchNormMode = Literal["reestimate", "average", "keep"]
 Fused = Literal["backbone", "all"]
@@ -35,6 +34,8 @@ class WeightFusion(Strategy):
         base: whether the method uses the weights that all models started from.
         least: smallest number of models.
         most: largest number of models, or None.
+        needs: what `merged` lacks where state dicts alone do not suffice, for its message.
+        instead: a method for which they do.
         align_models: whether `align` may permute the models first.
 
     Attributes:
@@ -52,6 +53,8 @@ class WeightFusion(Strategy):
     base: ClassVar[Need] = "unused"
     least: ClassVar[int] = 1
     most: ClassVar[int | None] = None
+    needs: ClassVar[str] = "the networks and labelled validation data"
+    instead: ClassVar[str] = "uniform_soup"
     align_models: ClassVar[bool] = True
 
     batch_norm: BatchNormMode = "reestimate"
@@ -67,7 +70,6 @@ class WeightFusion(Strategy):
                 f"`batch_norm` should be one of {', '.join(_MODES)}. Found `batch_norm = {self.batch_norm}`."
             )
 
-    @abstractmethod
     def merged(
         self,
         state_dicts: Sequence[Mapping[str, Any]],
@@ -77,7 +79,15 @@ class WeightFusion(Strategy):
         seed: int = 0,
         names: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """The fused state dict, where no data are needed."""
+        """The fused state dict, where state dicts alone suffice: see `TensorFusion.merged`.
+
+        Raises:
+            NeedsContextError: they do not.
+        """
+        raise NeedsContextError(
+            f"{self.name} needs {self.needs}; state dicts alone do not suffice. Run it as strategy={self.name}, or "
+            f"take method={self.instead}."
+        )
 
     def check(self, development: Development, base_models: Description) -> None:
         """Number of models, one architecture, a base where it is needed, heads for all tasks."""

@@ -37,35 +37,44 @@ class Cut:
             offset: flat index of the first of them.
         """
         magnitudes_B = values_B.abs()
-        equal = self._may_equal(len(values_B), offset)
-        kept_B = magnitudes_B > self.threshold
-        kept_B[:equal] |= magnitudes_B[:equal] == self.threshold
+        threshold, equal = self._in_type_of(values_B, offset)
+        kept_B = magnitudes_B > threshold
+        kept_B[:equal] |= magnitudes_B[:equal] == threshold
         return kept_B
 
     def trim(self, values_B: Tensor, offset: int = 0) -> Tensor:
         """(B,) the values before the cut, zeros for others, in a new tensor; arguments as in `keeps`."""
-        equal = self._may_equal(len(values_B), offset)
+        threshold, equal = self._in_type_of(values_B, offset)
         if equal == 0:
-            return hardshrink(values_B, self.threshold)
+            return hardshrink(values_B, threshold)
+        below = _below(threshold, values_B)
         if equal == len(values_B):
-            return hardshrink(values_B, self._below(values_B))
+            return hardshrink(values_B, below)
         trimmed_B = values_B.new_empty(len(values_B))
-        trimmed_B[:equal] = hardshrink(values_B[:equal], self._below(values_B))
-        trimmed_B[equal:] = hardshrink(values_B[equal:], self.threshold)
+        trimmed_B[:equal] = hardshrink(values_B[:equal], below)
+        trimmed_B[equal:] = hardshrink(values_B[equal:], threshold)
         return trimmed_B
 
     def shifted(self, start: int) -> Cut:
         """The same cut for a tensor that starts at index `start` of what was ranked."""
         return Cut(threshold=self.threshold, last=self.last - start)
 
-    def _may_equal(self, num_elements: int, offset: int) -> int:
-        """How many of the block's elements stand before the cut where they equal the threshold."""
-        return min(max(self.last + 1 - offset, 0), num_elements)
+    def _in_type_of(self, values_B: Tensor, offset: int) -> tuple[float, int]:
+        """The threshold in the values' type, and how many of them stand before the cut where they equal it.
 
-    def _below(self, like: Tensor) -> float:
-        """|x| >= threshold is |x| > the number below it; at 0 it makes no difference to the value."""
-        threshold = like.new_tensor(self.threshold)
-        return float(threshold.nextafter(threshold.new_zeros(())))
+        A threshold of a wider type may lie between two numbers of this one: then those that equal the rounded one all
+        stand on one side.
+        """
+        threshold = float(values_B.new_tensor(self.threshold))
+        if threshold != self.threshold:
+            return threshold, len(values_B) if threshold > self.threshold else 0
+        return threshold, min(max(self.last + 1 - offset, 0), len(values_B))
+
+
+def _below(threshold: float, like: Tensor) -> float:
+    """|x| >= threshold is |x| > the number below it; at 0 it makes no difference to the value."""
+    number = like.new_tensor(threshold)
+    return float(number.nextafter(number.new_zeros(())))
 
 
 NOTHING = Cut(threshold=math.inf, last=-1)

@@ -5,9 +5,9 @@ Dimensions in tensor names: K models, B elements of a block, P fused elements, L
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from transfuse.strategy.weight_fusion.parts import Parts, take_apart
 from transfuse.strategy.weight_fusion.selection import Selection
 from transfuse.strategy.weight_fusion.task_conditional import TaskConditional
 from transfuse.strategy.weight_fusion.trimming import task_vectors
-from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, NeedsContextError, ProblemKind
+from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, ProblemKind
 
 Count = Literal["elements", "tensors"]
 
@@ -82,6 +82,8 @@ class EMRMerging(WeightFusion):
         Huang et al. 2024, "EMR-Merging: tuning-free high-performance model merging", 2405.17461, algorithm 1.
     """
 
+    needs: ClassVar[str] = "a network that holds one set of weights a task, which one state dict cannot hold"
+    instead: ClassVar[str] = "ties"
     problems: ClassVar[frozenset[ProblemKind]] = frozenset({"multi_task"})
     base: ClassVar[Need] = "required"
     least: ClassVar[int] = 2
@@ -101,21 +103,6 @@ class EMRMerging(WeightFusion):
                 f"{self.name} rebuilds the weights of one model a task. Found models of the same tasks "
                 f"({', '.join(base_models.members[0].tasks)}). Did you mean base_models=per_task?"
             )
-
-    def merged(
-        self,
-        state_dicts: Sequence[Mapping[str, Any]],
-        base: Mapping[str, Any] | None = None,
-        statistics: Sequence[Mapping[str, Any]] | None = None,
-        masks: Sequence[Mapping[str, Any]] | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises `NeedsContextError`: there is no one state dict."""
-        raise NeedsContextError(
-            f"{self.name} makes one set of weights a task, which one state dict cannot hold. Run it as "
-            f"strategy={self.name} on a multi-task problem, or take method=ties."
-        )
 
     def apply(self, context: Context) -> FusedModel:
         """Compresses the task vectors; nothing is trained or selected."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from transfuse.alignment import Matcher, WeightMatching
 from transfuse.base_models.model import Description
@@ -14,7 +11,6 @@ from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.weight_fusion.aligned import Aligned
 from transfuse.strategy.weight_fusion.base import WeightFusion
 from transfuse.strategy.weight_fusion.linear import LinearMerge
-from transfuse.strategy.weight_fusion.network_fusion import needs_context
 from transfuse.strategy.weight_fusion.weighted import WeightSource
 from transfuse.types import Development, HyperparameterError
 
@@ -37,6 +33,7 @@ class GitReBasin(WeightFusion):
         Ainsworth, Hayase & Srinivasa 2023, "Git Re-Basin: Merging Models modulo Permutation Symmetries", 2209.04836.
     """
 
+    needs: ClassVar[str] = "the networks, which tell what units may be permuted"
     align_models: ClassVar[bool] = False
 
     align: Matcher = field(default_factory=WeightMatching)
@@ -50,18 +47,6 @@ class GitReBasin(WeightFusion):
                 f"Found `align = {self.align}`. Did you mean strategy=weight_fusion/linear?"
             )
         self._aligned()  # checks the weights
-
-    def merged(
-        self,
-        state_dicts: Sequence[Mapping[str, Any]],
-        base: Mapping[str, Any] | None = None,
-        statistics: Sequence[Mapping[str, Any]] | None = None,
-        masks: Sequence[Mapping[str, Any]] | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises `NeedsContextError`: which units may be permuted only the network tells."""
-        raise needs_context(self.name, "the networks")
 
     def check(self, development: Development, base_models: Description) -> None:
         """What aligning and averaging ask."""

@@ -5,9 +5,9 @@ Dimensions in tensor names: K models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.base import WeightFusion
 from transfuse.strategy.weight_fusion.layerwise import LayerwiseSum
 from transfuse.strategy.weight_fusion.merging import merge_state_dicts
-from transfuse.strategy.weight_fusion.network_fusion import needs_context
 from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.types import HyperparameterError
 
@@ -32,17 +31,7 @@ Coefficients = Mapping[str, tuple[float, ...]]
 class LearnedFusion(WeightFusion):
     """A method that learns one coefficient a model, or one a model and tensor, and ends in the weighted sum of them."""
 
-    def merged(
-        self,
-        state_dicts: Sequence[Mapping[str, Any]],
-        base: Mapping[str, Any] | None = None,
-        statistics: Sequence[Mapping[str, Any]] | None = None,
-        masks: Sequence[Mapping[str, Any]] | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises `NeedsContextError`: weights alone do not suffice."""
-        raise needs_context(self.name, "the networks, data and a trainer")
+    needs: ClassVar[str] = "the networks, data and a trainer"
 
     def summed(
         self, context: Context, parts: Parts, coefficients: Coefficients, start_K: tuple[float, ...]

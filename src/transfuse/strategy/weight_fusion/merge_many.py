@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from transfuse.alignment.matcher import require_positive
 from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.weight_fusion.aligned import described
 from transfuse.strategy.weight_fusion.base import WeightFusion
-from transfuse.strategy.weight_fusion.network_fusion import needs_context
 from transfuse.strategy.weight_fusion.permuted import PermutedModels, specifications
 from transfuse.strategy.weight_fusion.uniform_soup import UniformSoup
 
@@ -80,6 +79,7 @@ class MergeMany(WeightFusion):
         'weight_fusion/merge_many'
     """
 
+    needs: ClassVar[str] = "the networks, which tell what units may be permuted"
     align_models: ClassVar[bool] = False
 
     spec: Mapping[str, str] | None = None
@@ -88,18 +88,6 @@ class MergeMany(WeightFusion):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("max_sweeps", self.max_sweeps)
-
-    def merged(
-        self,
-        state_dicts: Sequence[Mapping[str, Any]],
-        base: Mapping[str, Any] | None = None,
-        statistics: Sequence[Mapping[str, Any]] | None = None,
-        masks: Sequence[Mapping[str, Any]] | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises `NeedsContextError`: which units may be permuted only the network tells."""
-        raise needs_context(self.name, "the networks")
 
     def apply(self, context: Context) -> FusedModel:
         """Permutes and averages."""

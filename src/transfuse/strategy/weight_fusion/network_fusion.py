@@ -8,9 +8,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.weight_fusion.base import WeightFusion
@@ -18,7 +18,6 @@ from transfuse.strategy.weight_fusion.diagnostics import describe
 from transfuse.strategy.weight_fusion.judging import Outputs, honest_scores, validation_scores
 from transfuse.strategy.weight_fusion.merging import WeightedSum, merge_state_dicts
 from transfuse.strategy.weight_fusion.parts import Parts, take_apart
-from transfuse.types import NeedsContextError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,29 +50,11 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFusion(WeightFusion):
-    """A method that chooses the coefficients of a weighted sum by judging networks.
-
-    Class attributes:
-        needs: what `merge` lacks, for its message.
-    """
-
-    needs: ClassVar[str] = "the networks and labelled validation data"
+    """A method that chooses the coefficients of a weighted sum by judging networks."""
 
     @abstractmethod
     def select(self, context: Context, parts: Parts) -> Choice:
         """Chooses coefficients; `mixture` makes the network of any."""
-
-    def merged(
-        self,
-        state_dicts: Sequence[Mapping[str, Any]],
-        base: Mapping[str, Any] | None = None,
-        statistics: Sequence[Mapping[str, Any]] | None = None,
-        masks: Sequence[Mapping[str, Any]] | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises `NeedsContextError`: weights alone do not suffice."""
-        raise needs_context(self.name, self.needs)
 
     def mixture(
         self, context: Context, parts: Parts, weights_K: Sequence[float], divisor: float = 1.0
@@ -110,11 +91,3 @@ class NetworkFusion(WeightFusion):
             },
             looks=choice.looks,
         )
-
-
-def needs_context(name: str, needs: str) -> NeedsContextError:
-    """What `merge` of a method raises that needs more than weights."""
-    return NeedsContextError(
-        f"{name} needs {needs}; state dicts alone do not suffice. Run it as strategy={name}, "
-        "or take method=uniform_soup."
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,7 +21,6 @@ from transfuse.strategy.weight_fusion.judging import Outputs, best, honest_score
 from transfuse.strategy.weight_fusion.linear import LinearMerge
 from transfuse.strategy.weight_fusion.measured import Measured
 from transfuse.strategy.weight_fusion.merging import merge_state_dicts
-from transfuse.strategy.weight_fusion.network_fusion import needs_context
 from transfuse.strategy.weight_fusion.parts import Parts, take_apart
 from transfuse.strategy.weight_fusion.search_space import ByPart, Value, is_searchable, search_space, with_values
 from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
@@ -77,18 +75,6 @@ class Searched(WeightFusion):
             raise HyperparameterError(f"`trials` should be >= 1. Found `trials = {self.trials}`.")
         if self.dimension < 1:
             raise HyperparameterError(f"`dimension` should be >= 1. Found `dimension = {self.dimension}`.")
-
-    def merged(
-        self,
-        state_dicts: Sequence[Mapping[str, Any]],
-        base: Mapping[str, Any] | None = None,
-        statistics: Sequence[Mapping[str, Any]] | None = None,
-        masks: Sequence[Mapping[str, Any]] | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises `NeedsContextError`: weights alone do not suffice."""
-        raise needs_context(self.name, "the networks and labelled validation data")
 
     def check(self, development: Development, base_models: Description) -> None:
         """The inner method's."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from transfuse.strategy.weight_fusion.along_training import (
 from transfuse.strategy.weight_fusion.base import WeightFusion
 from transfuse.strategy.weight_fusion.judging import validation_scores
 from transfuse.strategy.weights.uniform import uniform_weights
-from transfuse.types import Development, HyperparameterError, NeedsContextError, TrainingError
+from transfuse.types import Development, HyperparameterError, TrainingError
 
 if TYPE_CHECKING:
     from transfuse.training.averaged import AveragedModule
@@ -101,6 +100,8 @@ class SWAG(WeightFusion):
         Maddox et al. 2019, "A Simple Baseline for Bayesian Uncertainty in Deep Learning", 1902.02476, alg. 1.
     """
 
+    needs: ClassVar[str] = "networks whose outputs it averages, and no state dict holds them"
+    instead: ClassVar[str] = "swa"
     align_models: ClassVar[bool] = False
 
     start: float = 0.75
@@ -123,21 +124,6 @@ class SWAG(WeightFusion):
     def check(self, development: Development, base_models: Description) -> None:
         """The kind of problem; the pool does not matter."""
         Strategy.check(self, development, base_models)
-
-    def merged(
-        self,
-        state_dicts: Sequence[Mapping[str, Any]],
-        base: Mapping[str, Any] | None = None,
-        statistics: Sequence[Mapping[str, Any]] | None = None,
-        masks: Sequence[Mapping[str, Any]] | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises `NeedsContextError`: the result is no state dict."""
-        raise NeedsContextError(
-            f"{self.name} averages the outputs of {self.samples} networks; no state dict holds them. "
-            f"Run it as strategy={self.name}, or take method=swa for the mean of the snapshots."
-        )
 
     def snapshots(self, budget: Budget) -> Snapshots:
         """The ends of epochs after `start`.

@@ -72,6 +72,11 @@ def largest(
         >>> largest([blocks], [[1, 3]])
         ((Cut(threshold=3.0, last=1), Cut(threshold=2.0, last=2)),)
     """
+    widest = torch.float64 if any(blocks.dtype == torch.float64 for blocks in tensors) else torch.float32
+
+    def scored(block: Block) -> Tensor:  # magnitudes of one type order by their bits
+        return score(block).to(widest)
+
     num_elements = sum(blocks.values_K[0].numel() for blocks in tensors)
     limit = max(sample, min(num_elements // 8, most))
     targets_R = [
@@ -79,12 +84,12 @@ def largest(
         for counts in counts_R
     ]
     if any(targets_R):
-        _bracket(tensors, score, targets_R, num_elements, sample)
-        _gather(tensors, score, targets_R)
+        _bracket(tensors, scored, targets_R, num_elements, sample)
+        _gather(tensors, scored, targets_R)
     rows = []
     for row, (counts, targets) in enumerate(zip(counts_R, targets_R, strict=True)):
         found = {0: NOTHING, num_elements: everything(num_elements)}
-        found |= {target.count: target.cut(_RowWalk(tensors, score, row)) for target in targets}
+        found |= {target.count: target.cut(_RowWalk(tensors, scored, row)) for target in targets}
         rows.append(tuple(found[count] for count in counts))
     return tuple(rows)
 
