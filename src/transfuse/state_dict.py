@@ -237,8 +237,11 @@ def _differences(first: StateDict, first_name: str, other: StateDict, name: str)
 
 
 def _is_finite(value: Tensor) -> bool:
-    comparable = value.float() if value.element_size() == 1 else value  # 8-bit floats have no minimum
-    low, high = torch.aminmax(comparable)  # NaN comes through; no temporary of the tensor's size
+    if value.element_size() == 1:  # 8-bit floats have neither sum nor minimum
+        value = value.float()
+    if math.isfinite(float(value.sum())):  # NaN and infinity come through any sum; a finite sum may overflow
+        return True
+    low, high = torch.aminmax(value)  # no temporary of the tensor's size
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 

@@ -6,6 +6,7 @@ There is no registry: a method's stem is its module, and the class is what the m
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -58,7 +59,7 @@ def build(family: str, stem: str, fields: Mapping[str, Any]) -> Any:
     for name in fields:
         if name not in names:
             raise HyperparameterError(f"{family}/{stem} has no field {name!r}. {_suggestion(name, names)}")
-    declared = hints(method)
+    declared = _declared(family, stem)
     for name, value in fields.items():
         if declared.get(name) is bool and not conforms(value, bool):
             raise HyperparameterError(f"`{name}` should be {readable(bool)}. Found `{name} = {value!r}`.")
@@ -69,6 +70,12 @@ def build(family: str, stem: str, fields: Mapping[str, Any]) -> Any:
         raise HyperparameterError(f"A field of {family}/{stem} has a wrong type ({error}). Found {given}.") from error
 
 
+@functools.cache
+def _declared(family: str, stem: str) -> Mapping[str, Any]:
+    return hints(find(family, stem))
+
+
+@functools.cache
 def _modules(family: str) -> list[str]:
     package = importlib.import_module(f"transfuse.strategy.{family}")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
