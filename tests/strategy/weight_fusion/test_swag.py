@@ -109,9 +109,7 @@ def test_fewer_than_two_snapshots_are_told(tmp_path: Path) -> None:
 
 
 def test_no_state_dict_holds_the_result() -> None:
-    with pytest.raises(
-        NeedsContextError, match="no state dict holds them; .* take method=swa"
-    ):
+    with pytest.raises(NeedsContextError, match="no state dict holds them; .* take method=swa"):
         merge([{"w": torch.zeros(1)}] * 2, method="swag")
 
 
