@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from transfuse.models.loading import load as load
     from transfuse.program import run as run
     from transfuse.report.compare import compare as compare
+    from transfuse.strategy.multi_task import balance as balance
     from transfuse.strategy.output_fusion import fuse as fuse
     from transfuse.strategy.weight_fusion import merge as merge
 
@@ -20,6 +21,7 @@ if not (Path(__file__).parent / "conf").is_dir():  # a checkout: `pkg://transfus
 
 # name -> module; imported on first use, so that `import transfuse` loads neither torch nor Lightning
 _PUBLIC = {
+    "balance": "transfuse.strategy.multi_task",
     "compare": "transfuse.report.compare",
     "fuse": "transfuse.strategy.output_fusion",
     "load": "transfuse.models.loading",
@@ -27,7 +29,7 @@ _PUBLIC = {
     "run": "transfuse.program",
 }
 
-__all__ = ["__version__", "compare", "fuse", "load", "merge", "run"]
+__all__ = ["__version__", "balance", "compare", "fuse", "load", "merge", "run"]
 
 
 def __getattr__(name: str) -> Any:

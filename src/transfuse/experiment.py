@@ -23,6 +23,7 @@ from transfuse.evaluation import (
     Result,
     analyse,
     evaluate,
+    write_normalized,
     write_predictions,
     write_tables,
     write_weight_tables,
@@ -169,6 +170,7 @@ def _executed(prepared: Prepared) -> RunRecord:
     record = summarize(prepared, fused, result, fuse_seconds=fuse_seconds)
     save(run.folder, fused, result)
     show(run, analyses, fused, members)
+    write_normalized(run.folder / "analysis", problem.development.tasks, fused.validation, pool.used())
     record = replace(record, started=started, seconds=time.perf_counter() - began)
     record.write(run.folder)
     numbers = named("analysis", {analysis.task.name: analysis.numbers for analysis in analyses})

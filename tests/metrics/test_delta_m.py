@@ -12,6 +12,7 @@ from transfuse.metrics import (
     delta_m_literature,
     higher_is_better,
     metric_names,
+    normalized,
     unstable_tasks,
 )
 from transfuse.types import DataError
@@ -90,3 +91,17 @@ def test_default_metrics_exist() -> None:
     for kind, names in DELTA_M_METRICS.items():
         assert set(names) <= set(metric_names(kind))
         assert all(higher_is_better(name) == (kind != "regression") for name in names)
+
+
+def test_normalized_scores() -> None:
+    multi = {"a": {"accuracy": 0.6}, "b": {"rmse": 4.0, "mae": 4.0}}
+    assert normalized(multi, SINGLE) == pytest.approx({"a": 0.75, "b": (0.5 + 0.25) / 2})
+    assert normalized(SINGLE, SINGLE) == {"a": 1.0, "b": 1.0}
+    # where higher is better, 100 (normalized - 1) is the task's part of delta-m
+    upward = {"a": {"accuracy": 0.6}, "c": {"f1_macro": 0.55}}, {"a": {"accuracy": 0.8}, "c": {"f1_macro": 0.5}}
+    shares = normalized(*upward)
+    assert delta_m(*upward) == pytest.approx(100 * (sum(shares.values()) / 2 - 1))
+    with pytest.raises(DataError, match="which the multi-task scores do not have"):
+        normalized({"a": {}}, {"a": {"accuracy": 0.8}})
+    with pytest.raises(DataError, match="Leave this task out"):
+        normalized({"b": {"rmse": 1.0}}, {"b": {"rmse": 0.0}})

@@ -102,6 +102,43 @@ def test_report_completes_writes_and_prints(sweep, tmp_path, capsys) -> None:
     assert len(report("last", tmp_path / "outputs").rows) == 2
 
 
+def test_tasks_are_shown_beside_their_single_networks(sweep, tmp_path) -> None:
+    for seed, accuracy in ((0, 0.84), (1, 0.76)):
+        sweep.multi_task("baseline/single_task", seed=seed, accuracy=0.8, rmse=2.0)
+        sweep.multi_task("weight_fusion/ties", seed=seed, accuracy=accuracy, rmse=2.5)
+    comparison = compare(sweep.folder)
+    by_strategy = {row.strategy: row.normalized for row in comparison.rows}
+    assert by_strategy["baseline/single_task"] == {"a": 1.0, "b": 1.0}
+    assert by_strategy["weight_fusion/ties"] == pytest.approx({"a": 1.0, "b": 0.8})  # means over seeds
+    csv, markdown = write_report(comparison, tmp_path / "report")
+    lines = markdown.read_text().splitlines()
+    said = "Each task's score divided by its network's in baseline/single_task (1: as good; higher is better):"
+    place = lines.index(said)
+    assert lines[place + 2 : place + 6] == [
+        "| strategy | a | b |",
+        "| --- | ---: | ---: |",
+        "| `baseline/single_task` | 1.0000 | 1.0000 |",
+        "| `weight_fusion/ties` | 1.0000 | 0.8000 |",
+    ]
+    frame = pd.read_csv(csv).set_index("strategy")
+    assert frame.loc["weight_fusion/ties", "normalized_b"] == pytest.approx(0.8)
+
+
+def test_without_single_networks_there_is_no_table_of_tasks(sweep, tmp_path) -> None:
+    sweep.multi_task("weight_fusion/ties", accuracy=0.8, rmse=2.0)
+    _, markdown = write_report(compare(sweep.folder), tmp_path / "report")
+    assert "divided by" not in markdown.read_text()
+
+
+def test_what_a_predictor_needs_beside_inputs_is_marked(sweep) -> None:
+    emr = {"diagnostics": {"needs": "task id at inference"}}
+    for seed in (0, 1):
+        sweep.multi_task("baseline/single_task", seed=seed, accuracy=0.8, rmse=2.0)
+        sweep.multi_task("weight_fusion/emr", seed=seed, accuracy=0.8, rmse=2.0, fused=emr)
+    (table,) = compare(sweep.folder).tables
+    assert [note for note in table.notes if "task id" in note] == ["weight_fusion/emr: task id at inference."]
+
+
 def test_numbers() -> None:
     assert decimals([0.1239, 0.1428], [0.0012]) == 4
     assert decimals([54.2, 53.1], [1.0]) == 2

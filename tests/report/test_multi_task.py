@@ -18,8 +18,12 @@ def test_delta_m_is_written_back(sweep) -> None:
     # task a: accuracy +5 %, task b: rmse 10 % lower
     expected = delta_m({"a": {"accuracy": 0.84}, "b": {"rmse": 1.8}}, {"a": {"accuracy": 0.8}, "b": {"rmse": 2.0}})
     assert expected == pytest.approx(7.5)
-    assert added["1"] == pytest.approx({"test/delta_m": 7.5, "test/delta_m_literature": -7.5, "test/mean_rank": 1.0})
-    assert added["0"] == {"test/delta_m": 0.0, "test/delta_m_literature": 0.0, "test/mean_rank": 2.0}
+    shares = {"test/a/normalized": 1.05, "test/b/normalized": 2.0 / 1.8}
+    assert added["1"] == pytest.approx(
+        {"test/delta_m": 7.5, "test/delta_m_literature": -7.5, "test/mean_rank": 1.0, **shares}
+    )
+    ones = dict.fromkeys(shares, 1.0)
+    assert added["0"] == {"test/delta_m": 0.0, "test/delta_m_literature": 0.0, "test/mean_rank": 2.0, **ones}
     metrics = RunRecord.read(job).metrics
     assert metrics["test/delta_m"] == pytest.approx(7.5)
     assert metrics["test/a/accuracy"] == 0.84

@@ -56,6 +56,18 @@ def test_tables(tmp_path: Path) -> None:
     assert [(line["t"], line["value"]) for line in paths] == [("0.0", "1.0"), ("0.5", "2.0"), ("1.0", "3.0")]
 
 
+def test_sign_conflicts_before_and_after_trimming(tmp_path: Path) -> None:
+    total = {"name": "all", "elements": 8, "sign_conflict": 0.5, "sign_conflict_trimmed": 0.25, "mass_lost": 0.125}
+    tensor = {**total, "name": "stem.weight", "sign_conflict_trimmed": None, "mass_lost": None}
+    write_weight_tables(tmp_path, {"interference": {"total": total, "tensors": [tensor]}}, MEMBERS)
+    assert [list(line.values()) for line in read(tmp_path / "sign_conflicts.csv")] == [
+        ["all", "8", "0.5", "0.25", "0.125"],
+        ["stem.weight", "8", "0.5", "", ""],
+    ]
+    write_weight_tables(tmp_path / "none", {"interference": None}, MEMBERS)
+    assert not (tmp_path / "none").exists()
+
+
 def test_other_strategies_have_neither_tables_nor_figures(tmp_path: Path) -> None:
     write_weight_tables(tmp_path, {"entropy": 1.0}, MEMBERS)
     write_weight_figures(tmp_path, {"entropy": 1.0}, MEMBERS)
@@ -75,6 +87,18 @@ def test_the_path_and_its_chord_are_drawn() -> None:
     assert chord.get_xydata().tolist() == [[0, 1], [1, 3]]
     assert path.get_xydata().tolist() == [[0, 1], [0.5, 2], [1, 3]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["seeds-0", "0.5", "seeds-1"]
+
+
+def test_tasks_with_heads_of_their_own_have_a_line_each() -> None:
+    scores = {"a": {"nll": [1.0, 2.0]}, "b": {"nll": [3.0, 1.0]}, "value": {"rmse": [1.0, 1.0]}}
+    path = {"models": [0, 1], "excess": 0.1, "barrier": {}, "scores": scores}
+    barrier = {**diagnostics()["barrier"], "paths": [path]}
+    assert [line.get_ydata().tolist() for line in path_figure(barrier, MEMBERS).axes[0].lines[1::2]] == [
+        [1.0, 2.0],
+        [3.0, 1.0],
+    ]
+    del path["excess"]  # one set of heads: the first task's alone
+    assert len(path_figure(barrier, MEMBERS).axes[0].lines) == 2
 
 
 def test_bars_are_relative_to_the_start_and_tell_the_conflict() -> None:

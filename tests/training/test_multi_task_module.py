@@ -1,50 +1,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from transfuse.strategy.multi_task import JointSum, LossWeighting
 from transfuse.training import BaseModule, Fit, MultiTaskModule, Training
-from transfuse.training.multi_task import StepInfo
+from transfuse.training.step import StepInfo
 from transfuse.types import Split, Task
 
 Make = Callable[..., nn.Module]
 Examples = Callable[..., Split]
 
 
-class Sum:
-    def init(self, tasks: tuple[Task, ...]) -> nn.Module | None:
-        return None
-
-    def combine(self, losses_T: Tensor, state: nn.Module | None = None, step: StepInfo | None = None) -> Tensor:
-        return losses_T.sum()
-
-
-class Learned:
+class Learned(LossWeighting):
     """sum_t exp(-s_t) L_t / 2 + s_t / 2, s learned."""
 
-    def init(self, tasks: tuple[Task, ...]) -> nn.Module | None:
+    learning_rate_of_state = 0.1
+
+    def init(self, tasks: tuple[str, ...]) -> nn.Module:
         return nn.ParameterList([torch.zeros(len(tasks))])
 
-    def combine(self, losses_T: Tensor, state: nn.Module | None = None, step: StepInfo | None = None) -> Tensor:
+    def published(self, losses_T: Tensor, state: nn.Module | None, step: StepInfo) -> Tensor:
         assert state is not None
         (s_T,) = state.parameters()
         return ((-s_T).exp() * losses_T / 2 + s_T / 2).sum()
 
 
-class Random:
+class Random(LossWeighting):
     """Random weights; notes what it is told."""
 
-    def __init__(self) -> None:
-        self.told: list[tuple[int, int, tuple[str, ...], int]] = []
+    told: ClassVar[list[tuple[int, int, tuple[str, ...], int]]] = []
 
-    def init(self, tasks: tuple[Task, ...]) -> nn.Module | None:
-        return None
-
-    def combine(self, losses_T: Tensor, state: nn.Module | None = None, step: StepInfo | None = None) -> Tensor:
-        assert step is not None
+    def published(self, losses_T: Tensor, state: nn.Module | None, step: StepInfo) -> Tensor:
         self.told.append((step.step, step.epoch, step.tasks, len(step.epoch_means)))
         return (torch.randn(len(losses_T), generator=step.generator).softmax(0) * losses_T).sum()
 
@@ -54,7 +45,7 @@ def test_the_sum_is_plain_training(cpu: Fit, tasks: tuple[Task, ...], make_netwo
     results = [
         cpu(module, make_split(30), make_split(9, 1), settings=settings, seed=0, name="tasks")
         for module in (
-            MultiTaskModule(make_network(tasks), tasks, settings, Sum()),
+            MultiTaskModule(make_network(tasks), tasks, settings, JointSum()),
             BaseModule(make_network(tasks), tasks, settings),
         )
     ]
@@ -67,7 +58,7 @@ def test_what_a_weighting_learns_moves_without_decay_and_stays_out_of_the_networ
     cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
 ) -> None:
     settings = Training(epochs=None, steps=1, batch_size=30, weight_decay=0.5, optimizer="sgd", momentum=0.0)
-    module = MultiTaskModule(make_network(tasks), tasks, settings, Learned(), weighting_lr=0.1)
+    module = MultiTaskModule(make_network(tasks), tasks, settings, Learned())
     result = cpu(module, make_split(30), make_split(9, 1), settings=settings, seed=0, name="tasks")
     assert module.weighting_state is not None
     (s_T,) = module.weighting_state.parameters()
@@ -79,7 +70,8 @@ def test_what_a_weighting_learns_moves_without_decay_and_stays_out_of_the_networ
 def test_a_weighting_is_told_step_epoch_and_means(
     cpu: Fit, tasks: tuple[Task, ...], make_network: Make, make_split: Examples
 ) -> None:
-    weighting, settings = Random(), Training(epochs=2, batch_size=10)
+    weighting, settings = Random(probe=0), Training(epochs=2, batch_size=10)
+    weighting.told.clear()
     module = MultiTaskModule(make_network(tasks), tasks, settings, weighting)
     result = cpu(module, make_split(20), make_split(9, 1), settings=settings, seed=0, name="tasks")
     names = ("class", "labels", "value")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from transfuse.types import Development, IncompatibleStrategyError, Scores, SplitName
@@ -47,12 +47,14 @@ class Description:
         members: in order.
         has_base: whether all members started from one known set of weights.
         retrainable: whether the pool can be trained on parts of the training data: no member's weights are given.
+        build: makes a network like the first member's with fresh weights, for the names of its tensors; None: unknown.
     """
 
     recipe: str
     members: tuple[MemberDescription, ...]
     has_base: bool = False
     retrainable: bool = False
+    build: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.members)

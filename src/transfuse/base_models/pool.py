@@ -79,6 +79,7 @@ class Pool(BaseModels):
             members=tuple(recipe.description for recipe in self.members.recipes),
             has_base=self.members.base is not None,
             retrainable=self.lay_out is not None and not any(map(_holds_given, self.members.recipes)),
+            build=self.members.recipes[0].build if self.members.recipes else None,
         )
         if len({recipe.key for recipe in self.members.recipes}) < len(self.members.recipes):
             log.warning("Some base models are the same; weights that fuse them are not identifiable.")

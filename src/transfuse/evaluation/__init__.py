@@ -2,6 +2,7 @@
 
 from transfuse.evaluation.analysis import Analysis, analyse
 from transfuse.evaluation.cost import inference_cost
+from transfuse.evaluation.normalized import write_normalized
 from transfuse.evaluation.predict import TestPredictor
 from transfuse.evaluation.score import Result, evaluate, write_predictions
 from transfuse.evaluation.settings import Evaluation
@@ -16,6 +17,7 @@ __all__ = [
     "analyse",
     "evaluate",
     "inference_cost",
+    "write_normalized",
     "write_predictions",
     "write_tables",
     "write_weight_tables",

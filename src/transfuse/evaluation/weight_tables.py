@@ -16,15 +16,23 @@ def write_weight_tables(folder: Path, diagnostics: Mapping[str, Any], members: S
     * `weight_geometry.csv`: a row a tensor and member: norm of its task vector (of its weights where there is no common
       start), norm of the base, mean cosine over pairs of members, share of elements whose signs disagree.
     * `weight_cosines.csv`: cosine of each pair of members, over all tensors.
+    * `sign_conflicts.csv`, of methods that trim or elect: a row a tensor, all first: share of elements whose signs
+      disagree in the task vectors and in what trimming leaves of them, share of its mass that the election loses.
     * `paths.csv`: scores at the points of the straight path between two members.
     """
     geometry, barrier = diagnostics.get("geometry"), diagnostics.get("barrier")
+    interference = diagnostics.get("interference")
     if geometry:
         columns = ("vectors", "tensor", "elements", "member", "norm", "base_norm", "mean_cosine", "sign_conflict")
         write_table(folder / "weight_geometry.csv", columns, _geometry(geometry, members))
         pairs = combinations(range(len(members)), 2)
         cosines = [(members[i], members[j], geometry["cosines"][i][j]) for i, j in pairs]
         write_table(folder / "weight_cosines.csv", ("first", "second", "cosine"), cosines)
+    if interference:
+        shares = ("elements", "sign_conflict", "sign_conflict_trimmed", "mass_lost")
+        found = (interference["total"], *interference["tensors"])
+        rows = [(row["name"], *(row[name] for name in shares)) for row in found]
+        write_table(folder / "sign_conflicts.csv", ("tensor", *shares), rows)
     if barrier:
         write_table(folder / "paths.csv", ("task", "metric", "first", "second", "t", "value"), _paths(barrier, members))
 

@@ -29,7 +29,7 @@ from transfuse.metrics.calibration import (
 from transfuse.metrics.classification import (
     nll_floored,
 )
-from transfuse.metrics.delta_m import DELTA_M_METRICS, delta_m, delta_m_literature, unstable_tasks
+from transfuse.metrics.delta_m import DELTA_M_METRICS, delta_m, delta_m_literature, normalized, unstable_tasks
 from transfuse.metrics.diversity import (
     PairMean,
     cohen_kappa,
@@ -90,6 +90,7 @@ __all__ = [
     "named",
     "nll_at_optimal_temperature",
     "nll_floored",
+    "normalized",
     "oracle_disagreement",
     "per_example",
     "q_statistic",

@@ -21,6 +21,7 @@ DELTA_M_METRICS: Mapping[TaskKind, tuple[str, ...]] = {
 }
 SMALLEST_BASELINE = 1e-8
 _STABLE_SHARE = 0.05
+_TINY = 1e-12
 
 
 def delta_m(multi: ByTask, single: ByTask, higher_is_better: Callable[[str], bool] = direction_of) -> float:
@@ -57,6 +58,32 @@ def delta_m_literature(multi: ByTask, single: ByTask, higher_is_better: Callable
     """
     changes = _changes(multi, single, higher_is_better)
     return -100 * _mean([change for values in changes for change in values])
+
+
+def normalized(
+    multi: ByTask, single: ByTask, higher_is_better: Callable[[str], bool] = direction_of
+) -> dict[str, float]:
+    """Task -> its score divided by that of its single-task model; 1: as good, **higher is better**.
+
+    `1 / M_t sum_m V_tm / B_tm` where higher is better; of a metric where lower is better, `B_tm / V_tm`. Arguments and
+    errors as in `delta_m`.
+
+    Reference: the normalized accuracy of Ilharco et al., 2023, arXiv:2212.04089, where the metric is the accuracy.
+
+    >>> normalized({"a": {"accuracy": 0.4}, "b": {"rmse": 4.0}}, {"a": {"accuracy": 0.8}, "b": {"rmse": 1.0}})
+    {'a': 0.5, 'b': 0.25}
+    """
+    _changes(multi, single, higher_is_better)  # refuses what cannot be compared
+    return {
+        task: _mean(
+            [
+                multi[task][metric] / value if higher_is_better(metric) else value / max(multi[task][metric], _TINY)
+                for metric, value in baselines.items()
+            ]
+        )
+        for task, baselines in single.items()
+        if baselines
+    }
 
 
 def unstable_tasks(

@@ -140,9 +140,15 @@ def _row(
         shared_test=shared_test,
         p_holm=p_holm,
         verdict=found,
+        normalized=_normalized(runs, contest),
         cost=_means([entry.record.cost for entry in runs.entries]),
         budget=_means([entry.record.budget for entry in runs.entries]),
     )
+
+
+def _normalized(runs: _Scored, contest: Contest) -> dict[str, float]:
+    means = {task.name: _values(runs.entries, f"test/{task.name}/normalized") for task in contest.tasks}
+    return {task: float(np.mean(values)) for task, values in means.items() if values}
 
 
 def _values(entries: Sequence[Entry], metric: str) -> list[float]:

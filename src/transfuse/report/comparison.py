@@ -34,6 +34,7 @@ class Row:
         shared_test: whether the interval counts the chance of the test examples too.
         p_holm: p-value of the difference, corrected for the number of strategies; NaN when unknown.
         verdict: `better`, `worse`, `inconclusive`; `reference` for the reference itself; None without a reference.
+        normalized: task -> mean over seeds of its score divided by its single-task network's; empty where unknown.
         cost: means over seeds of what the record calls cost.
         budget: means over seeds of what the run took of its budget.
     """
@@ -51,6 +52,7 @@ class Row:
     shared_test: bool
     p_holm: float
     verdict: Verdict | str | None
+    normalized: Mapping[str, float]
     cost: Mapping[str, float]
     budget: Mapping[str, float]
 
@@ -165,6 +167,7 @@ def _entry(table: Table, row: Row) -> dict[str, object]:
         "p_value": difference.p_value if difference else None,
         "p_holm": row.p_holm,
         "verdict": row.verdict,
+        **{f"normalized_{task}": value for task, value in row.normalized.items()},
         **{name: row.cost.get(name) for name in COST},
         **{name: row.budget.get(name) for name in BUDGET},
     }

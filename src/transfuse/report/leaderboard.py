@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from transfuse.report.comparison import Comparison, Row, Table
-from transfuse.report.numbers import amount, spread
+from transfuse.report.numbers import amount, fixed, spread
 from transfuse.report.problems import OverProblems, over_problems
 from transfuse.report.tables import difference_text, direction, p_text, places, summary, title
 
@@ -28,7 +29,7 @@ def to_markdown(comparison: Comparison) -> str:
     """All tables, notes and failed jobs as Markdown."""
     parts = ["# Leaderboard", f"Sweep `{comparison.sweep}`."]
     for table in comparison.tables:
-        parts += [f"## {title(table)}", _grid(table, comparison.level), _list(table.notes)]
+        parts += [f"## {title(table)}", _grid(table, comparison.level), _list(table.notes), _normalized(table)]
     for found in over_problems(comparison.tables, comparison.level):
         parts += [f"## All problems, by {found.metric}", _ranks(found), _list(found.sentences)]
     parts += ["## Jobs", _list([line.strip() for line in summary(comparison)])]
@@ -51,6 +52,19 @@ def _grid(table: Table, level: float) -> str:
     ]
     alignment = ["---", *["---:"] * 4, "---", *["---:"] * 5]
     return "\n".join(_line(cells) for cells in (header, alignment, *(_cells(table, row) for row in table.rows)))
+
+
+def _normalized(table: Table) -> str:
+    """A table of the tasks one by one; empty where no run has normalized scores."""
+    tasks = list(dict.fromkeys(task for row in table.rows for task in row.normalized))
+    if not tasks:
+        return ""
+    rows = [
+        (f"`{row.strategy}`", *(fixed(row.normalized.get(task, math.nan), 4) for task in tasks)) for row in table.rows
+    ]
+    grid = [_line(cells) for cells in (("strategy", *tasks), ("---", *["---:"] * len(tasks)), *rows)]
+    said = f"Each task's score divided by its network's in {table.reference} (1: as good; higher is better):"
+    return "\n".join([said, "", *grid])
 
 
 def _ranks(found: OverProblems) -> str:

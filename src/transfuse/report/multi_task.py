@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from transfuse.metrics import DELTA_M_METRICS, delta_m, delta_m_literature, higher_is_better, unstable_tasks
+from transfuse.metrics import DELTA_M_METRICS, delta_m, delta_m_literature, higher_is_better, normalized, unstable_tasks
 from transfuse.report.contests import REFERENCE, Contest, Entry, contests, matching
 from transfuse.tracking.record import RunRecord
 from transfuse.types import Scores, Task, TransfuseError
@@ -38,10 +38,12 @@ class Completion:
 
 
 def complete(records: Mapping[Path, RunRecord]) -> Completion:
-    """Computes `test/delta_m`, `test/delta_m_literature` and `test/mean_rank` of every finished multi-task run.
+    """Computes what only the whole sweep can tell of every finished multi-task run.
 
-    The single-task networks are the run `baseline/single_task` of the same data, split, seed, model and budget. The
-    rank is among the strategies of one seed, on the metrics that delta-m uses: averaged within a task, then over tasks.
+    `test/delta_m`, `test/delta_m_literature`, `test/mean_rank`, and for each task `test/<task>/normalized`, its score
+    divided by its single-task network's. These networks are the run `baseline/single_task` of the same data, split,
+    seed, model and budget. The rank is among the strategies of one seed, on the metrics that delta-m uses: averaged
+    within a task, then over tasks.
 
     Raises:
         IncomparableBaselineError: there are single-task runs of the same data and seed, but none is comparable.
@@ -126,17 +128,22 @@ def _one_failed(entry: Entry, records: Mapping[Path, RunRecord]) -> bool:
 
 
 def _changes(tasks: Sequence[Task], entry: Entry, baseline: Entry) -> tuple[Scores, list[str]]:
-    if entry is baseline:
-        return {"test/delta_m": 0.0, "test/delta_m_literature": 0.0}, []
     where = f"{entry.label} seed {entry.record.seed}"
     single = _by_task(tasks, baseline.record)
+    if entry is baseline:
+        ones = {f"test/{task}/normalized": 1.0 for task, values in single.items() if values}
+        return {"test/delta_m": 0.0, "test/delta_m_literature": 0.0, **ones}, []
     unstable = unstable_tasks(single)
     single = {task: values for task, values in single.items() if task not in unstable}
     multi = _by_task(tasks, entry.record)
     missing = [task for task, values in single.items() if set(values) - set(multi[task])]
     if missing or not any(single.values()):
         return {}, [f"{where}: delta_m is unknown, no test score of {', '.join(missing) or 'any task'}."]
-    values = {"test/delta_m": delta_m(multi, single), "test/delta_m_literature": delta_m_literature(multi, single)}
+    values = {
+        "test/delta_m": delta_m(multi, single),
+        "test/delta_m_literature": delta_m_literature(multi, single),
+        **{f"test/{task}/normalized": value for task, value in normalized(multi, single).items()},
+    }
     return values, [f"{where}: delta_m leaves out {task}, whose baseline is 0." for task in unstable]
 
 

@@ -26,6 +26,7 @@ def table_notes(contest: Contest, rows: Sequence[Row], reference: str | None, le
         for row in rows
         if len(row.seeds) < len(seeds)
     ]
+    notes += _on_needs(contest)
     scored = {(row.strategy, seed) for row in rows for seed in row.seeds}
     notes += [
         f"{entry.label} seed {entry.record.seed}: {contest.metric} is not a number; the run does not count."
@@ -33,6 +34,12 @@ def table_notes(contest: Contest, rows: Sequence[Row], reference: str | None, le
         if (entry.label, entry.record.seed) not in scored
     ]
     return (*notes, *contest.notes)
+
+
+def _on_needs(contest: Contest) -> list[str]:
+    """What a predictor asks for beside the inputs, which no score shows."""
+    needs = {entry.label: (entry.record.fused.get("diagnostics") or {}).get("needs") for entry in contest.entries}
+    return [f"{label}: {need}." for label, need in needs.items() if need]
 
 
 def _on_reference(contest: Contest, rows: Sequence[Row], reference: str | None, level: float) -> list[str]:

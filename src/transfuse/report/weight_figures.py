@@ -39,17 +39,21 @@ def write_weight_figures(folder: Path, diagnostics: Mapping[str, Any], members: 
 
 
 def path_figure(barrier: Mapping[str, Any], members: Sequence[str]) -> Figure:
-    """The first task's loss along the straight path of each pair of members; the dashed chord is what no barrier is."""
+    """The loss along the straight path of each pair of members; the dashed chord is what no barrier is.
+
+    It is that of the first task; where each task has a head of its own, one line for each task of the two ends.
+    """
     figure = canvas(3.6)
     metric = barrier["metric"]
     title = f"{metric} between members, largest barrier {barrier['largest']:.3g} {barrier['unit']}"
     axes = panel_with_words(figure, title, "position on the straight path", metric)
     paths = barrier["paths"]
     for path in paths:
-        values = next(iter(path["scores"].values()))[metric]
-        points = [index / (len(values) - 1) for index in range(len(values))]
-        axes.plot([0, 1], [values[0], values[-1]], color=FAINT, linewidth=0.8, linestyle="--")
-        axes.plot(points, values, color=BLUE, linewidth=1.2, alpha=0.8, marker=".", markersize=4)
+        found = list(path["scores"].values())
+        for values in [scores[metric] for scores in (found if "excess" in path else found[:1]) if metric in scores]:
+            points = [index / (len(values) - 1) for index in range(len(values))]
+            axes.plot([0, 1], [values[0], values[-1]], color=FAINT, linewidth=0.8, linestyle="--")
+            axes.plot(points, values, color=BLUE, linewidth=1.2, alpha=0.8, marker=".", markersize=4)
     if len(paths) == 1:
         first, second = paths[0]["models"]
         axes.set_xticks([0, 0.5, 1], [members[first], "0.5", members[second]])

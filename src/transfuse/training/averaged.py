@@ -9,6 +9,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from transfuse.data.loaders import Batch
 from transfuse.training.averaging import Average, Snapshots, current_values, on_device
 from transfuse.training.module import TrainingModule
 from transfuse.training.settings import Training
@@ -46,7 +47,7 @@ class AveragedModule(TrainingModule):
         self.average = average
         self.keys = keys
 
-    def objective(self, losses: list[Tensor]) -> Tensor:
+    def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """sum_t L_t."""
         total = losses[0]
         for loss in losses[1:]:

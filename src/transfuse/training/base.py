@@ -6,6 +6,7 @@ from typing import final
 
 from torch import Tensor
 
+from transfuse.data.loaders import Batch
 from transfuse.training.module import TrainingModule
 
 
@@ -13,7 +14,7 @@ from transfuse.training.module import TrainingModule
 class BaseModule(TrainingModule):
     """min over theta of `sum_t loss_scale_t L_t(theta)`: base models, `baseline/scratch`, `baseline/single_task`."""
 
-    def objective(self, losses: list[Tensor]) -> Tensor:
+    def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """sum_t L_t."""
         total = losses[0]
         for loss in losses[1:]:

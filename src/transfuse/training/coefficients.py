@@ -30,7 +30,7 @@ class CoefficientModule(TrainingModule, ABC):
         self._mixture = mixture
         self._finite_K = mixture.coefficients_KL.detach().mean(dim=1)
 
-    def objective(self, losses: list[Tensor]) -> Tensor:
+    def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """sum_t L_t.
 
         Raises:

@@ -141,8 +141,9 @@ class Fit:
             precision=devices.precision,  # type: ignore[arg-type]
             max_epochs=-1,
             max_steps=steps,
-            gradient_clip_val=settings.gradient_clip,
-            accumulate_grad_batches=settings.accumulate,
+            # in manual optimization the module does both
+            gradient_clip_val=settings.gradient_clip if module.automatic_optimization else None,
+            accumulate_grad_batches=settings.accumulate if module.automatic_optimization else 1,
             sync_batchnorm=self.world_size > 1 and devices.strategy == "ddp_spawn" and devices.accelerator != "cpu",
             callbacks=[Bar()] if shows else [],
             profiler=Unprofiled(),

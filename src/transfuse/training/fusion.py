@@ -7,6 +7,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from transfuse.data.loaders import Batch
 from transfuse.training.module import TrainingModule
 from transfuse.training.settings import Training
 from transfuse.types import Task
@@ -47,6 +48,6 @@ class FusionModule(TrainingModule):
         """Fused logits of member logits (N, M, C)."""
         return {self.tasks[0].name: self.network(inputs.transpose(0, 1))}
 
-    def objective(self, losses: list[Tensor]) -> Tensor:
+    def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """The loss of the only task, and the penalty."""
         return losses[0] if self._penalty is None else losses[0] + self._penalty()

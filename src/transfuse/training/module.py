@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from torch.optim import Optimizer
 from transfuse.data.loaders import Batch, EvaluationBatches, TrainingBatches
 from transfuse.randomness import derive_seed, seed_streams
 from transfuse.training.exchange import Exchange
+from transfuse.training.labels import label_counts, partially_labelled
 from transfuse.training.losses import task_loss
 from transfuse.training.memory import Memory
 from transfuse.training.optimizer import group, lr_at, make_optimizer, restore, set_lr, supports_fused
-from transfuse.training.progress import Budget, Progress, Row, streams
+from transfuse.training.progress import Budget, Progress, Row, gathered, streams
 from transfuse.training.settings import Training
 from transfuse.types import NonFiniteError, Task
 
@@ -51,6 +53,7 @@ class TrainingModule(LightningModule, ABC):
         self.settings = settings
         self.progress = Progress()
         self.exchange: Exchange | None = None
+        self.partial: tuple[bool, ...] = (False,) * len(tasks)
         self._sums_T = torch.zeros(0)
         self._validation_T = torch.zeros(0)
 
@@ -62,8 +65,8 @@ class TrainingModule(LightningModule, ABC):
             super().__setattr__(name, value)
 
     @abstractmethod
-    def objective(self, losses: list[Tensor]) -> Tensor:
-        """The scalar that a step minimizes, from the tasks' losses (already times `loss_scale`)."""
+    def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
+        """The scalar that a step minimizes, from the tasks' losses of a batch (already times `loss_scale`)."""
 
     def outputs(self, inputs: Tensor) -> dict[str, Tensor]:
         """Task -> (N, C)."""
@@ -71,7 +74,11 @@ class TrainingModule(LightningModule, ABC):
 
     def losses(self, batch: Batch) -> list[Tensor]:
         """Each task's loss of a batch, times its `loss_scale`."""
-        outputs, targets = self.outputs(batch.inputs), batch.targets
+        return self.losses_of(self.outputs(batch.inputs), batch)
+
+    def losses_of(self, outputs: dict[str, Tensor], batch: Batch) -> list[Tensor]:
+        """The same from the network's outputs."""
+        targets = batch.targets
         return [
             loss if task.loss_scale == 1.0 else task.loss_scale * loss
             for task in self.tasks
@@ -109,6 +116,14 @@ class TrainingModule(LightningModule, ABC):
     def prepare_validation(self) -> None:
         """Work on the training data that comes before each validation."""
 
+    def epoch_row(self) -> Row:
+        """What else is noted of an epoch that ends."""
+        return {}
+
+    def add_losses(self, batch: Batch, losses: list[Tensor]) -> None:
+        """Adds a training batch to the epoch's sums."""
+        self._add(self._sums_T, batch, losses)
+
     # Lightning's hooks, in the order of a fit
 
     def setup(self, stage: str) -> None:
@@ -122,6 +137,7 @@ class TrainingModule(LightningModule, ABC):
                 torch.cuda.set_rng_state(progress.device_streams[rank], self.device)
         elif self.exchange is not None:
             seed_streams(derive_seed(self.budget.seed, "stream", rank), self.device)
+        self.partial = partially_labelled(self.tasks, self.memory.train, self.memory.validation)
         self.train()
 
     def configure_optimizers(self) -> Optimizer:
@@ -162,12 +178,12 @@ class TrainingModule(LightningModule, ABC):
         """Nothing: batches are on the device already."""
         return batch
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Loss of one batch."""
         try:
             losses = self.losses(batch)
-            _add(self._sums_T, losses, self._one, batch.ids.shape[0])
-            loss = self.objective(losses)
+            self.add_losses(batch, losses)
+            loss = self.objective(losses, batch)
         except Exception as error:
             self._tell(error)
             raise
@@ -183,13 +199,17 @@ class TrainingModule(LightningModule, ABC):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """Sets the learning rate of this step, then takes it."""
-        progress = self.progress
-        set_lr(optimizer, lr_at(self.settings, progress.step, self.budget.total_steps))  # type: ignore[arg-type]
         try:
-            optimizer.step(closure=optimizer_closure)
+            self.step_with(partial(optimizer.step, closure=optimizer_closure), optimizer)
         except Exception as error:
             self._tell(error)
             raise
+
+    def step_with(self, take: Callable[[], Any], optimizer: Optimizer | LightningOptimizer) -> None:
+        """Sets the learning rate of this step, takes it, and counts it."""
+        progress = self.progress
+        set_lr(optimizer, lr_at(self.settings, progress.step, self.budget.total_steps))  # type: ignore[arg-type]
+        take()
         progress.step += 1
         if progress.step % _FINITE_EVERY == 0:
             self._check_finite("training", float(self._sums_T.sum()))
@@ -220,7 +240,7 @@ class TrainingModule(LightningModule, ABC):
         if len(batch.ids) == 0:
             return
         try:
-            _add(self._validation_T, self.validation_losses(batch), self._one, batch.ids.shape[0])
+            self._add(self._validation_T, batch, self.validation_losses(batch))
         except Exception as error:
             self._tell(error)
             raise
@@ -238,39 +258,45 @@ class TrainingModule(LightningModule, ABC):
 
     def on_train_end(self) -> None:
         """Takes along what a later piece of this training needs."""
+        self.capture()
+        if self.exchange is not None and self.global_rank == 0:
+            self.exchange.write_progress(self.progress)
+
+    def capture(self) -> None:
+        """Puts all that a later piece needs, besides the weights, into `progress`; the same call on every rank."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         progress = self.progress
         progress.optimizer = optimizer.state_dict()
         progress.sums_T = self._reduced(self._sums_T)
         stream, device_stream = streams(self.device)
-        progress.streams = self._gathered(stream)
-        progress.device_streams = self._gathered(device_stream)
-        if self.exchange is not None and self.global_rank == 0:
-            self.exchange.write_progress(progress)
+        progress.streams = gathered(stream, self.device, self.trainer.world_size)
+        progress.device_streams = gathered(device_stream, self.device, self.trainer.world_size)
 
     # sums
 
     def _zeros(self) -> Tensor:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        return torch.zeros(len(self.tasks) + 1, dtype=dtype, device=self.device)
+        return torch.zeros(2 * len(self.tasks), dtype=dtype, device=self.device)
+
+    def _add(self, sums_T: Tensor, batch: Batch, losses: list[Tensor]) -> None:
+        """Adds each loss times its labelled examples, and their numbers as second half, in one operation."""
+        if any(self.partial):
+            counts_T = torch.tensor(label_counts(self.tasks, batch, self.partial), device=sums_T.device)
+            sums_T.add_(torch.cat([torch.stack(losses).detach() * counts_T, counts_T]))
+        else:
+            sums_T.add_(torch.stack(losses + [self._one] * len(losses)).detach(), alpha=batch.ids.shape[0])
 
     def _means(self, sums_T: Tensor) -> list[float]:
-        *totals, examples = self._reduced(sums_T).tolist()
-        return [total / examples for total in totals]
+        """Of each task; 0 for one without labels."""
+        totals = self._reduced(sums_T).tolist()
+        tasks = len(self.tasks)
+        return [total / max(count, 1.0) for total, count in zip(totals[:tasks], totals[tasks:], strict=True)]
 
     def _reduced(self, sums_T: Tensor) -> Tensor:
         reduced = self.trainer.strategy.reduce(sums_T.clone(), reduce_op="sum")
         assert isinstance(reduced, Tensor)
         return reduced
-
-    def _gathered(self, values: Tensor) -> list[Tensor]:
-        if self.trainer.world_size == 1:
-            return [values]
-        own = values.to(self.device)
-        gathered = [torch.empty_like(own) for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather(gathered, own)
-        return [each.cpu() for each in gathered]
 
     def _last_group_factor(self) -> float:
         """Lightning divides by `accumulate`; the last group of an epoch may be smaller."""
@@ -289,7 +315,8 @@ class TrainingModule(LightningModule, ABC):
         self._check_finite("validation", validation["validation/loss"])
         epoch = len(progress.history) + 1
         lr = lr_at(self.settings, progress.step - 1, self.budget.total_steps)
-        progress.history.append({"epoch": epoch, "step": progress.step, **train, **validation, "lr": lr})
+        row = {"epoch": epoch, "step": progress.step, **train, **validation, "lr": lr, **self.epoch_row()}
+        progress.history.append(row)
         progress.epoch_means.append(means_T)
         self._sums_T.zero_()
         self.keep_weights(epoch, validation["validation/loss"])
@@ -320,8 +347,3 @@ class TrainingModule(LightningModule, ABC):
     def _tell(self, error: BaseException) -> None:
         if self.exchange is not None:
             self.exchange.write_failure(self.global_rank, error)
-
-
-def _add(sums_T: Tensor, losses: list[Tensor], one: Tensor, examples: int) -> None:
-    """Adds each loss times `examples`, and `examples` as last entry, in one operation on the device."""
-    sums_T.add_(torch.stack([*losses, one]).detach(), alpha=examples)

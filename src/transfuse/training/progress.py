@@ -77,7 +77,8 @@ class Progress:
         stopped: whether patience has ended the training.
         sums_T: sum over examples of each task's training loss in the current epoch, and their number as last entry.
         epoch_means: for each finished epoch the mean training loss of each task.
-        generator: state of the generator that the weighting draws from.
+        generator: state of the generator that a balancer draws from.
+        balancer: state of a balancer, where it carries one besides learned parameters.
         streams: per rank, state of torch's global CPU stream (dropout).
         device_streams: the same of the CUDA stream; empty on CPU.
         optimizer: its state dict.
@@ -94,6 +95,7 @@ class Progress:
     sums_T: Tensor | None = None
     epoch_means: list[list[float]] = field(default_factory=list)
     generator: Tensor | None = None
+    balancer: dict[str, Any] = field(default_factory=dict)
     streams: list[Tensor] = field(default_factory=list)
     device_streams: list[Tensor] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -104,3 +106,13 @@ def streams(device: torch.device) -> tuple[Tensor, Tensor]:
     """This process's CPU and CUDA streams as they are now; the second is empty on a CPU."""
     on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
     return torch.get_rng_state(), on_device
+
+
+def gathered(values: Tensor, device: torch.device, world: int) -> list[Tensor]:
+    """`values` of every rank, on the CPU; the same call on every rank."""
+    if world == 1:
+        return [values]
+    own = values.to(device)
+    everywhere = [torch.empty_like(own) for _ in range(world)]
+    torch.distributed.all_gather(everywhere, own)
+    return [each.cpu() for each in everywhere]

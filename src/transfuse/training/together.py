@@ -71,7 +71,7 @@ class TogetherModule(TrainingModule):
             for task in self.tasks
         ]
 
-    def objective(self, losses: list[Tensor]) -> Tensor:
+    def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """sum_m sum_t L_tm."""
         return self.network.num_members * torch.stack(losses).sum()
 

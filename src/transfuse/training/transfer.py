@@ -6,6 +6,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from transfuse.data.loaders import Batch
 from transfuse.models.batch_norm import full_batches, reestimate
 from transfuse.randomness import make_generator
 from transfuse.training.module import TrainingModule
@@ -32,7 +33,7 @@ class TransferModule(TrainingModule):
         super().__init__(plan.network, tasks, settings)
         self.plan = plan
 
-    def objective(self, losses: list[Tensor]) -> Tensor:
+    def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """sum_t L_t."""
         total = losses[0]
         for loss in losses[1:]:

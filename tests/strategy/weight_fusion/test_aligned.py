@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from transfuse.alignment import ActivationMatching, StraightThrough, WeightMatching, specify, squared_distance
 from transfuse.config import read
+from transfuse.experiment import prepare
 from transfuse.models.predict import predict
 from transfuse.report.labels import differing
 from transfuse.strategy.weight_fusion import (
@@ -17,6 +19,7 @@ from transfuse.strategy.weight_fusion import (
     GitReBasin,
     GreedySoup,
     LinearMerge,
+    MergeMany,
     ModelCountError,
     TaskArithmetic,
     UniformSoup,
@@ -73,7 +76,7 @@ def test_copies_in_other_orders_are_fused_to_the_network_itself(toys, matcher, b
     assert all(row["squared_distance_before"] > 1.0 for row in found["members"])
     assert found["symbols"] == {"backbone.stages.0.0.weight@0": 8} and found["fixed"] == []
     assert all(row["barrier"]["y"].keys() == {"nll", "accuracy"} for row in found["barrier_before"])
-    assert [row["models"] for row in found["barrier_before"]] == ([[0, 1], [0, 2]] + ([] if batch_norm else [[1, 2]]))
+    assert [row["models"] for row in found["barrier_before"]] == [[0, 1], [0, 2], [1, 2]]
 
 
 def test_members_predict_as_before_and_keep_their_scores(toys) -> None:
@@ -176,6 +179,37 @@ def test_what_cannot_be_aligned(toys) -> None:
         Aligned(inner=UniformSoup(batch_norm="keep"), matcher=WeightMatching()).check(data, description)
     with pytest.raises(IncompatibleStrategyError):
         Aligned(inner=LinearMerge(), matcher=WeightMatching()).check(data, replace(description, members=()))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "key"),
+    [
+        (Aligned(inner=UniformSoup(), matcher=WeightMatching(spec={"*.weigth@0": "fixed"})), "`align.spec="),
+        (GitReBasin(align=ActivationMatching(spec={"*.weigth@0": "fixed"})), "`align.spec="),
+        (MergeMany(spec={"*.weigth@0": "fixed"}), "`spec = "),
+    ],
+)
+def test_names_of_units_are_checked_before_training(toys, strategy, key: str) -> None:
+    data, members = pool(toys)
+    described = toys.context(members, data).base_models.description
+    strategy.check(data, described)  # a pool that cannot build a network: told when the members are there
+    build = partial(toys.network, 0)
+    with pytest.raises(HyperparameterError, match=rf"should name symbols. Found {key}\*.weigth@0`, which matches none"):
+        strategy.check(data, replace(described, build=build))
+    right = {"*.weight@0": "fixed", "nothing": "free"}
+    with pytest.raises(HyperparameterError, match="should map names of symbols to fixed"):
+        Aligned(inner=UniformSoup(), matcher=WeightMatching(spec=right)).check(data, replace(described, build=build))
+
+
+def test_a_run_names_the_key_of_the_group_before_training(tmp_path) -> None:
+    run = composed(
+        tmp_path, "strategy=weight_fusion/uniform_soup", "align=weight_matching", "align.spec={*.weigth@0:fixed}"
+    )
+    with pytest.raises(HyperparameterError, match=r"^align.spec should name symbols. Found `align.spec=\*.weigth@0`"):
+        prepare(run)
+    run = composed(tmp_path, "strategy=weight_fusion/uniform_soup", "strategy.skip=[*.biass]")
+    with pytest.raises(HyperparameterError, match=r"`strategy.skip = \*.biass`, which matches none. Known: backbone"):
+        prepare(run)
 
 
 def test_matchers_refuse_values_out_of_range() -> None:

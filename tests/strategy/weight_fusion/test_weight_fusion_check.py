@@ -5,12 +5,12 @@ from typing import ClassVar, Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfuse.base_models.model import Description, MemberDescription
 from transfuse.strategy.weight_fusion import Block, GreedySoup, TensorFusion, UniformSoup
 from transfuse.strategy.weight_fusion.base import Need
-from transfuse.types import Development, IncompatibleStrategyError, MissingBaseError, Split, Task
+from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, MissingBaseError, Split, Task
 
 
 def member(
@@ -105,3 +105,25 @@ def test_transfer_needs_a_target_model_of_the_same_outputs() -> None:
     assert "Found inputs (4,) and y with 10 outputs in the source data and inputs (4,) and y with 3 outputs" in found
     renamed = message(UniformSoup(), problem("y", source=problem("z")), pool(replace(source, tasks=("z",)), member()))
     assert "Found z in model 0" in renamed or "z with 3 outputs in the source data" in renamed
+
+
+def test_patterns_are_checked_before_training(toys) -> None:
+    two = problem("a", "b")
+    shared = replace(pool(member(tasks=("a", "b")), member(tasks=("a", "b"))), build=lambda: toys.network(0, two.tasks))
+    apart = replace(pool(member(tasks=("a",)), member(tasks=("b",))), build=lambda: toys.network(0, two.tasks[:1]))
+    for strategy in (UniformSoup, GreedySoup):
+        for fields in ({"only": ("*.weigth",)}, {"skip": ("*.weight", "*.weigth")}):
+            with pytest.raises(HyperparameterError, match=r"= \*.weigth`, which matches none. Known: backbone.stages"):
+                strategy(**fields).check(two, shared)
+        strategy(only=("*.weight",), skip=("heads.b.*",)).check(two, shared)
+        for fuse, described in (("backbone", shared), (None, apart)):  # heads are not fused
+            with pytest.raises(HyperparameterError, match=r"`skip` should match names of tensors. .*`skip = heads.a.*"):
+                strategy(skip=("heads.a.*",), fuse=fuse).check(two, described)
+            strategy(only=("backbone.*",), fuse=fuse).check(two, described)
+
+
+def test_without_patterns_no_network_is_built() -> None:
+    def refused() -> nn.Module:
+        raise AssertionError("built for nothing")
+
+    UniformSoup().check(problem("y"), replace(pool(member(), member()), build=refused))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from transfuse.strategy.multi_task.base import LossWeighting
+from transfuse.strategy.multi_task.loss_weighting import LossWeighting
 
 if TYPE_CHECKING:
-    from transfuse.training.multi_task import StepInfo
+    from transfuse.training.step import StepInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,6 @@ class JointSum(LossWeighting):
         3.5
     """
 
-    def combine(self, losses_T: Tensor, state: nn.Module | None = None, step: StepInfo | None = None) -> Tensor:
+    def published(self, losses_T: Tensor, state: nn.Module | None, step: StepInfo) -> Tensor:
         """sum_t L_t."""
         return losses_T.sum()

@@ -33,6 +33,7 @@ from transfuse.strategy.weight_fusion.network_fusion import Choice, NetworkFusio
 from transfuse.strategy.weight_fusion.nuslerp import NuSlerp
 from transfuse.strategy.weight_fusion.pcb import PCBMerging
 from transfuse.strategy.weight_fusion.regmean import RegMean, SingularGramError
+from transfuse.strategy.weight_fusion.repair import Repair
 from transfuse.strategy.weight_fusion.requirements import HeadMismatchError, ModelCountError
 from transfuse.strategy.weight_fusion.scaled import Scaled
 from transfuse.strategy.weight_fusion.sce import SCE
@@ -92,6 +93,7 @@ __all__ = [
     "NuSlerp",
     "PCBMerging",
     "RegMean",
+    "Repair",
     "Scaled",
     "Searched",
     "Selection",

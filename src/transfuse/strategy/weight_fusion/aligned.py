@@ -16,7 +16,7 @@ from transfuse.strategy.base import Context, FusedModel, Strategy
 from transfuse.strategy.weight_fusion.barrier import paths
 from transfuse.strategy.weight_fusion.base import WeightFusion
 from transfuse.strategy.weight_fusion.parts import take_apart
-from transfuse.strategy.weight_fusion.permuted import PermutedModels, specifications
+from transfuse.strategy.weight_fusion.permuted import PermutedModels, check_held, specifications
 from transfuse.strategy.weight_fusion.requirements import ModelCountError
 from transfuse.training.settings import Training
 from transfuse.types import Development, HyperparameterError, IncompatibleStrategyError, ProblemKind
@@ -66,10 +66,15 @@ class Aligned(Strategy):
                 f"`batch_norm` should be reestimate where models are aligned: the statistics of a mixture are none of "
                 f"theirs. Found `batch_norm = {self.inner.batch_norm}`."
             )
+        try:
+            check_held(development, base_models, self.matcher.spec)
+        except HyperparameterError as error:  # the group `align` has a key of its own, outside of the strategy's
+            told = str(error).replace("`spec`", "align.spec").replace("`spec = ", "`align.spec=")
+            raise HyperparameterError(told) from error
 
     def apply(self, context: Context) -> FusedModel:
         """Permutes the members, fuses them, and says what was moved."""
-        found = _align(context, self.matcher, with_base=self.inner.base != "unused")
+        found = _align(context, self.matcher, with_base=self.inner.uses_base)
         fused = self.inner.apply(replace(context, base_models=found.models))
         return replace(
             fused,

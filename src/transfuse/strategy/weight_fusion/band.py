@@ -6,13 +6,19 @@ Dimensions in tensor names: K models, B elements of a block.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
+from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.cut import Cut
+from transfuse.strategy.weight_fusion.election import Ballot
+from transfuse.strategy.weight_fusion.interference import interference_of
+from transfuse.strategy.weight_fusion.measured import Measured
+from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.scaled import Scaled
 from transfuse.strategy.weight_fusion.trimming import kept_count, largest, task_vectors
 from transfuse.strategy.weight_fusion.weighted import Weighted
@@ -64,6 +70,14 @@ class Banded(Weighted, Scaled):
         """Both cuts of each model, found in one pass."""
         counts = band_counts(self.density, self.gamma, blocks.values_K[0].numel())
         return largest([blocks], [counts] * len(blocks.values_K))
+
+    def interference(self, context: Context, parts: Parts, measured: Measured) -> dict[str, Any]:
+        """Sign conflicts before and after trimming, and the mass that the election loses, where there is one."""
+        return interference_of(self, context, parts, measured)
+
+    @abstractmethod
+    def ballot(self, block: Block, survey: Band) -> Ballot:
+        """What lies inside the bands, and how it is merged."""
 
     def kept(self, block: Block, band: Band) -> Tensor:
         """(K, B) the task vectors inside their bands, zeros for others, in new memory."""

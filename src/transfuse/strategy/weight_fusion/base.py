@@ -15,9 +15,9 @@ from transfuse.base_models.model import Description
 from transfuse.models.batch_norm import full_batches, has_batch_norm, reestimate
 from transfuse.models.predict import predict
 from transfuse.strategy.base import Context, Strategy
-from transfuse.strategy.weight_fusion.parts import Parts
+from transfuse.strategy.weight_fusion.parts import Parts, heads_apart
 from transfuse.strategy.weight_fusion.requirements import check_architecture, check_base, check_count, check_tasks
-from transfuse.strategy.weight_fusion.selection import Selection
+from transfuse.strategy.weight_fusion.selection import HEADS, Selection
 from transfuse.types import Development, HyperparameterError, NeedsContextError, ProblemKind
 
 BatchNormMode = Literal["reestimate", "average", "keep"]
@@ -97,6 +97,12 @@ class WeightFusion(Strategy):
         if self.base == "required":
             check_base(self.name, base_models)
         check_tasks(self.name, development, base_models.members, fuse=self.fuse)
+        self._check_patterns(base_models)
+
+    @property
+    def uses_base(self) -> bool:
+        """Whether the method reads the weights that all models started from."""
+        return self.base != "unused"
 
     @property
     def selection(self) -> Selection:
@@ -123,6 +129,14 @@ class WeightFusion(Strategy):
         if self.batch_norm == "reestimate":
             measure_statistics(context, network)
         return network, self.batch_norm
+
+    def _check_patterns(self, base_models: Description) -> None:
+        """Raises where a pattern of `only` or `skip` matches no tensor: not after hours of training."""
+        if not (self.only or self.skip) or base_models.build is None:
+            return
+        separate = heads_apart(base_models.members, self.fuse)
+        keys = base_models.build().state_dict()
+        self.selection.of([key for key in keys if not (separate and key.startswith(HEADS))])
 
 
 def measure_statistics(context: Context, network: nn.Module) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from transfuse.strategy.weight_fusion.band import Band, Banded
 from transfuse.strategy.weight_fusion.block import Block
+from transfuse.strategy.weight_fusion.election import Ballot, weighed
 from transfuse.strategy.weight_fusion.merging import weighted_sum
 
 
@@ -37,3 +38,8 @@ class Breadcrumbs(Banded):
         assert block.base_B is not None and not isinstance(self.scale, str)
         scaled_K = [self.scale * weight for weight in self.model_weights(len(block.values_KB))]
         return weighted_sum(self.kept(block, survey), scaled_K).add_(block.base_B)
+
+    def ballot(self, block: Block, survey: Band) -> Ballot:
+        """What lies inside the bands; all is merged."""
+        weights_K = self.model_weights(len(block.values_KB))
+        return Ballot(votes_KB=weighed(self.kept(block, survey), weights_K), elect=None)

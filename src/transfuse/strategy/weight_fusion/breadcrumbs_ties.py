@@ -8,7 +8,7 @@ from torch import Tensor
 
 from transfuse.strategy.weight_fusion.band import Band, Banded
 from transfuse.strategy.weight_fusion.block import Block
-from transfuse.strategy.weight_fusion.election import Merge, check_election, elect_and_merge
+from transfuse.strategy.weight_fusion.election import Ballot, Merge, check_election, elect_and_merge, weighed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +43,8 @@ class BreadcrumbsTies(Banded):
         weights_K = self.model_weights(len(block.values_KB))
         merged_B = elect_and_merge(self.kept(block, survey), weights_K, merge=self.merge)
         return merged_B.mul_(self.scale).add_(block.base_B)
+
+    def ballot(self, block: Block, survey: Band) -> Ballot:
+        """What lies inside the bands, and the election among it."""
+        weights_K = self.model_weights(len(block.values_KB))
+        return Ballot(votes_KB=weighed(self.kept(block, survey), weights_K), elect="mass")

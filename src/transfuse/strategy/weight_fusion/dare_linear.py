@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from transfuse.strategy.weight_fusion.block import Block
+from transfuse.strategy.weight_fusion.election import Ballot
 from transfuse.strategy.weight_fusion.masked import Factors
 from transfuse.strategy.weight_fusion.random_dropping import RandomDropping
 
@@ -38,3 +39,7 @@ class DareLinear(RandomDropping):
     def fuse_block(self, block: Block, survey: Factors) -> Tensor:
         """Base plus the scaled weighted sum of what is kept, (B,)."""
         return self.merge_linear(block, survey)
+
+    def ballot(self, block: Block, survey: Factors) -> Ballot:
+        """The thinned task vectors; all are merged."""
+        return Ballot(votes_KB=self.votes(block, survey), elect=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from transfuse.strategy.weight_fusion.block import Block
-from transfuse.strategy.weight_fusion.election import Merge, check_election
+from transfuse.strategy.weight_fusion.election import Ballot, Merge, check_election
 from transfuse.strategy.weight_fusion.masked import Factors
 from transfuse.strategy.weight_fusion.random_dropping import RandomDropping
 
@@ -45,3 +45,7 @@ class DareTies(RandomDropping):
     def fuse_block(self, block: Block, survey: Factors) -> Tensor:
         """Base plus the scaled elected task vector, (B,)."""
         return self.merge_elected(block, survey, self.merge)
+
+    def ballot(self, block: Block, survey: Factors) -> Ballot:
+        """The thinned task vectors, and the election among them."""
+        return Ballot(votes_KB=self.votes(block, survey), elect="mass")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from transfuse.strategy.weight_fusion.block import Block
-from transfuse.strategy.weight_fusion.election import Merge, check_election
+from transfuse.strategy.weight_fusion.election import Ballot, Merge, check_election
 from transfuse.strategy.weight_fusion.magnitude_sampling import MagnitudeSampling
 from transfuse.strategy.weight_fusion.masked import Factors
 
@@ -47,3 +47,7 @@ class Della(MagnitudeSampling):
     def fuse_block(self, block: Block, survey: Factors) -> Tensor:
         """Base plus the scaled elected task vector, (B,)."""
         return torch.cat([self.merge_elected(piece, survey, self.merge) for piece in self.pieces(block)])
+
+    def ballot(self, block: Block, survey: Factors) -> Ballot:
+        """The thinned task vectors, and the election among them."""
+        return Ballot(votes_KB=self.votes(block, survey), elect="mass")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from transfuse.strategy.weight_fusion.block import Block
+from transfuse.strategy.weight_fusion.election import Ballot
 from transfuse.strategy.weight_fusion.magnitude_sampling import MagnitudeSampling
 from transfuse.strategy.weight_fusion.masked import Factors
 
@@ -41,3 +42,7 @@ class DellaLinear(MagnitudeSampling):
     def fuse_block(self, block: Block, survey: Factors) -> Tensor:
         """Base plus the scaled weighted sum of what is kept, (B,)."""
         return torch.cat([self.merge_linear(piece, survey) for piece in self.pieces(block)])
+
+    def ballot(self, block: Block, survey: Factors) -> Ballot:
+        """The thinned task vectors; all are merged."""
+        return Ballot(votes_KB=self.votes(block, survey), elect=None)

@@ -74,7 +74,7 @@ def verdict(
 
 def _reason(parts: Parts, diagnostics: Mapping[str, Any]) -> str:
     cosine, barrier = diagnostics["mean_cosine"], diagnostics["barrier"]
-    height = f"barrier {barrier['largest']:.2g} {barrier['unit']}, " if barrier else ""
+    height = _height(barrier) if barrier else ""
     found = f"{height}mean cosine of weights {cosine:.2f}"
     if cosine < _SHARED_START:
         return (
@@ -83,9 +83,10 @@ def _reason(parts: Parts, diagnostics: Mapping[str, Any]) -> str:
         )
     if diagnostics["batch_norm"] in ("average", "keep") and has_batch_norm(parts.members[0].network()):
         return f"BatchNorm statistics were not measured anew ({found}). Try strategy.batch_norm=reestimate."
-    if barrier and barrier["largest"] <= _HIGH_BARRIER:
+    if barrier and (barrier["largest"] if barrier["excess"] is None else barrier["excess"]) <= _HIGH_BARRIER:
         return (
-            f"the path between the members is nearly flat ({found}): the method itself went too far. Try another scale."
+            f"the path between the members is {'low' if barrier['excess'] is not None else 'nearly flat'} ({found}): "
+            "the method itself went too far. Try another scale."
         )
     rates = [member.description.lr for member in parts.members if member.description.lr is not None]
     differ = f"; learning rates differ by {max(rates) / min(rates):.3g}x" if rates and max(rates) > min(rates) else ""
@@ -111,16 +112,29 @@ def _geometry(context: Context, parts: Parts) -> dict[str, Any]:
 
 
 def _barrier(found: Sequence[Path]) -> dict[str, Any] | None:
-    """The barriers of the first task's loss, and all paths; None where none was walked."""
+    """The barriers of the first task's loss, or of each path's own tasks, and all paths; None where none was walked."""
     if not found:
         return None
-    task, scores = next(iter(found[0].scores.items()))
-    metric = next(iter(scores))
-    heights = [path.barrier(task, metric) for path in found]
+    metric = next(iter(next(iter(found[0].scores.values()))))
+    heights = [path.barrier(task, metric) for path in found for task in _judging(path, metric)]
+    excesses = [excess for path in found if (excess := path.excess()) is not None]
     return {
         "metric": metric,
         "unit": "nats" if metric == "nll" else "in the target's units",
         "mean": sum(heights) / len(heights),
         "largest": max(heights),
+        "excess": max(excesses, default=None),
         "paths": [path.row() for path in found],
     }
+
+
+def _judging(path: Path, metric: str) -> list[str]:
+    """The tasks whose barriers count: the first, or all that are judged by heads of their own; of one metric."""
+    tasks = list(path.scores) if path.owners else list(path.scores)[:1]
+    return [task for task in tasks if metric in path.scores[task]]
+
+
+def _height(barrier: Mapping[str, Any]) -> str:
+    if barrier["excess"] is None:
+        return f"barrier {barrier['largest']:.2g} {barrier['unit']}, "
+    return f"at best {barrier['excess']:.2g} {barrier['unit']} above their own losses between two members, "

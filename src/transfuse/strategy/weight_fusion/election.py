@@ -6,6 +6,7 @@ Dimensions in tensor names: K models, B elements of a block.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,6 +26,19 @@ _CHOICES = {
 # Sums that cancel exactly in the reals leave the rounding of w_i d_i behind, which is no vote.
 TIE = 2.0**-22
 _NO_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ballot:
+    """What is left of the task vectors of a block when they are merged.
+
+    Attributes:
+        votes_KB: (K, B) trimmed, weighted where weights count in the election; memory of its own.
+        elect: how the sign is elected; None where all values are merged, whatever their sign.
+    """
+
+    votes_KB: Tensor
+    elect: Elect | None
 
 
 def elected_sign(votes_KB: Tensor, *, elect: Elect = "mass") -> Tensor:
@@ -90,7 +104,7 @@ def elect_and_merge(
         Yadav et al. 2023, "TIES-Merging: resolving interference when merging models", 2306.01708, algorithm 1.
     """
     before = weigh == "before_election"
-    votes_KB = deltas_KB * _column(weights_K, deltas_KB) if before else deltas_KB
+    votes_KB = weighed(deltas_KB, weights_K) if before else deltas_KB
     sign_B = elected_sign(votes_KB, elect=elect)
     # max(s t_i, 0): what agrees, as a magnitude
     agreed_KB = (votes_KB.mul_(sign_B) if before else votes_KB * sign_B).relu_()
@@ -130,5 +144,6 @@ def _agreeing_weight(agreed_KB: Tensor, weights_K: Sequence[float]) -> Tensor:
     return total_B.masked_fill_(total_B.abs() <= least, 1.0)
 
 
-def _column(weights_K: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(weights_K, dtype=like.dtype, device=like.device)[:, None]
+def weighed(deltas_KB: Tensor, weights_K: Sequence[float]) -> Tensor:
+    """t_i = w_i d_i, (K, B), new."""
+    return deltas_KB * torch.tensor(weights_K, dtype=deltas_KB.dtype, device=deltas_KB.device)[:, None]

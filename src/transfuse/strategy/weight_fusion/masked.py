@@ -8,15 +8,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from transfuse.leaves import leaves, pairwise_sum
+from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.strategy.weight_fusion.block import Block
-from transfuse.strategy.weight_fusion.election import Merge, elect_and_merge
+from transfuse.strategy.weight_fusion.election import Ballot, Merge, elect_and_merge, weighed
+from transfuse.strategy.weight_fusion.interference import interference_of
+from transfuse.strategy.weight_fusion.measured import Measured
+from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.scaled import Scaled
 from transfuse.strategy.weight_fusion.weighted import Weighted
 from transfuse.types import HyperparameterError
@@ -76,6 +80,22 @@ class Masked(Weighted, Scaled):
         if factors is not None:
             deltas_KB *= torch.tensor(factors, dtype=deltas_KB.dtype, device=deltas_KB.device)[:, None]
         return self._added(block, elect_and_merge(deltas_KB, self.model_weights(num_models), merge=merge))
+
+    def interference(self, context: Context, parts: Parts, measured: Measured) -> dict[str, Any]:
+        """Sign conflicts before and after thinning, and the mass that the election loses, where there is one."""
+        return interference_of(self, context, parts, measured)
+
+    @abstractmethod
+    def ballot(self, block: Block, survey: Factors) -> Ballot:
+        """The thinned task vectors, and how they are merged."""
+
+    def votes(self, block: Block, factors: Factors) -> Tensor:
+        """w_i d'_i, (K, B), new."""
+        num_models = len(block.values_KB)
+        thinned_KB = torch.stack([self.thinned(block, model) for model in range(num_models)])
+        shares = factors or (1.0,) * num_models
+        weights_K = self.model_weights(num_models)
+        return weighed(thinned_KB, [weight * share for weight, share in zip(weights_K, shares, strict=True)])
 
     def _added(self, block: Block, merged_B: Tensor) -> Tensor:
         assert not isinstance(self.scale, str), "a search replaces it by numbers"

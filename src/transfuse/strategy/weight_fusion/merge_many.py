@@ -15,11 +15,13 @@ from torch import Tensor
 
 from transfuse.alignment import Specification, match_weights, squared_distance
 from transfuse.alignment.matcher import require_positive
+from transfuse.base_models.model import Description
 from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.weight_fusion.aligned import described
 from transfuse.strategy.weight_fusion.base import WeightFusion
-from transfuse.strategy.weight_fusion.permuted import PermutedModels, specifications
+from transfuse.strategy.weight_fusion.permuted import PermutedModels, check_held, specifications
 from transfuse.strategy.weight_fusion.uniform_soup import UniformSoup
+from transfuse.types import Development
 
 _LEAST_GAIN = 1e-12
 
@@ -88,6 +90,11 @@ class MergeMany(WeightFusion):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("max_sweeps", self.max_sweeps)
+
+    def check(self, development: Development, base_models: Description) -> None:
+        """What every weight fusion asks, and names of units that exist."""
+        super().check(development, base_models)
+        check_held(development, base_models, self.spec)
 
     def apply(self, context: Context) -> FusedModel:
         """Permutes and averages."""

@@ -6,12 +6,12 @@ backbone is fused and each task keeps its own head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from transfuse.base_models.model import BaseModel
+from transfuse.base_models.model import BaseModel, MemberDescription
 from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.selection import HEADS
 
@@ -57,7 +57,7 @@ def take_apart(context: Context, *, with_base: bool, fuse: str | None = None) ->
         fuse: `backbone` keeps heads even where the members have the same.
     """
     members = tuple(context.base_models)
-    separate = fuse == "backbone" or len({member.description.tasks for member in members}) > 1
+    separate = heads_apart([member.description for member in members], fuse)
     tasks = [task.name for task in context.development.tasks]
     heads = {task: _owner(members, task) for task in tasks} if separate else {}
     states = tuple(_fusible(member.state) if separate else dict(member.state) for member in members)
@@ -68,6 +68,11 @@ def take_apart(context: Context, *, with_base: bool, fuse: str | None = None) ->
         base=None if base is None else {key: value for key, value in base.state.items() if key in states[0]},
         heads=heads,
     )
+
+
+def heads_apart(members: Sequence[MemberDescription], fuse: str | None) -> bool:
+    """Whether each task keeps a head of its own: the members' tasks differ, or the backbone alone should be fused."""
+    return fuse == "backbone" or len({member.tasks for member in members}) > 1
 
 
 def _fusible(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

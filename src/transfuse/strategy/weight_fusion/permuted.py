@@ -11,9 +11,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from transfuse.alignment import Specification, specify
-from transfuse.base_models.model import BaseModel, BaseModels
+from transfuse.base_models.model import BaseModel, BaseModels, Description
+from transfuse.randomness import make_generator
 from transfuse.strategy.base import Context
-from transfuse.types import SplitName
+from transfuse.types import Development, SplitName
 
 _TRACED = 4  # examples
 
@@ -55,6 +56,19 @@ class PermutedModels(BaseModels):
     def used(self) -> tuple[BaseModel, ...]:
         """What the run paid for."""
         return self._pool.used()
+
+
+def check_held(development: Development, base_models: Description, held: Mapping[str, str] | None) -> None:
+    """Raises, before anything is trained, what `specifications` would: a network like the first member's is traced.
+
+    Args:
+        development: the problem.
+        base_models: the pool.
+        held: patterns of symbols -> `fixed`; without any nothing is traced.
+    """
+    if held and base_models.build is not None:
+        inputs = development.train.inputs[:_TRACED]
+        specify(base_models.build().eval(), inputs, make_generator(0, "align/trial"), held)
 
 
 def specifications(context: Context, held: Mapping[str, str] | None) -> list[Specification]:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from transfuse.leaves import pairwise_sum
+from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.cut import Cut, everything
-from transfuse.strategy.weight_fusion.election import elect_and_merge
+from transfuse.strategy.weight_fusion.election import Ballot, elect_and_merge
+from transfuse.strategy.weight_fusion.interference import interference_of
+from transfuse.strategy.weight_fusion.measured import Measured
+from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
 from transfuse.strategy.weight_fusion.trimming import largest, task_vectors
 from transfuse.types import HyperparameterError
@@ -100,6 +104,14 @@ class SCE(TensorFusion):
         if survey.weights_K is None:
             return block.base_B.clone()
         return elect_and_merge(survey.selected(block), survey.weights_K, weigh="after").add_(block.base_B)
+
+    def interference(self, context: Context, parts: Parts, measured: Measured) -> dict[str, Any]:
+        """Sign conflicts before and after the selection, and the mass that the election loses."""
+        return interference_of(self, context, parts, measured)
+
+    def ballot(self, block: Block, survey: Energies) -> Ballot:
+        """The selected task vectors; weights count after the election."""
+        return Ballot(votes_KB=survey.selected(block), elect="mass")
 
     def _cut(self, blocks: Blocks) -> Cut:
         num_elements = blocks.values_K[0].numel()

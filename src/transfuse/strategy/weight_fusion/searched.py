@@ -76,6 +76,11 @@ class Searched(WeightFusion):
         if self.dimension < 1:
             raise HyperparameterError(f"`dimension` should be >= 1. Found `dimension = {self.dimension}`.")
 
+    @property
+    def uses_base(self) -> bool:
+        """The inner method's."""
+        return self.inner.uses_base
+
     def check(self, development: Development, base_models: Description) -> None:
         """The inner method's."""
         with under("inner"):

@@ -71,6 +71,10 @@ class TensorFusion(WeightFusion):
         """The same method with numbers for all that depends on the run."""
         return self
 
+    def interference(self, context: Context, parts: Parts, measured: Measured) -> dict[str, Any] | None:
+        """For the record of a run: what trimming and election do; None for methods that do neither."""
+        return None
+
     def bind(self, tensors: Sequence[Blocks]) -> TensorMethod:
         """The method with what it must know of all tensors before any is fused; itself by default.
 
@@ -157,6 +161,7 @@ class TensorFusion(WeightFusion):
             weights=None if shares is None else {task.name: list(shares) for task in context.development.tasks},
             diagnostics={
                 **diagnostics,
+                "interference": chosen.method.interference(context, parts, measured),
                 **searched,
                 "verdict": verdict(context, parts, in_sample, diagnostics),
             },

@@ -8,17 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from transfuse.base_models.model import Description
 from transfuse.leaves import pairwise_sum
+from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.cut import Cut
-from transfuse.strategy.weight_fusion.election import Elect, Merge, Weigh, check_election, elect_and_merge
+from transfuse.strategy.weight_fusion.election import (
+    Ballot,
+    Elect,
+    Merge,
+    Weigh,
+    check_election,
+    elect_and_merge,
+    weighed,
+)
+from transfuse.strategy.weight_fusion.interference import interference_of
+from transfuse.strategy.weight_fusion.measured import Measured
 from transfuse.strategy.weight_fusion.merging import TensorMethod
+from transfuse.strategy.weight_fusion.parts import Parts
 from transfuse.strategy.weight_fusion.scaled import Scaled
 from transfuse.strategy.weight_fusion.trimming import kept_count, largest, task_vectors
 from transfuse.strategy.weight_fusion.weighted import Weighted
@@ -148,6 +160,17 @@ class Ties(Weighted, Scaled):
             survey.trimmed(block), weights_K, merge=self.merge, elect=self.elect, weigh=self.weigh
         )
         return merged_B.mul_(self.scale).add_(block.base_B)
+
+    def interference(self, context: Context, parts: Parts, measured: Measured) -> dict[str, Any]:
+        """Sign conflicts before and after trimming, and the mass that the election loses."""
+        return interference_of(self, context, parts, measured)
+
+    def ballot(self, block: Block, survey: Trimming) -> Ballot:
+        """The trimmed task vectors, weighted where weights count in the election."""
+        votes_KB = survey.trimmed(block)
+        if self.weigh == "before_election":
+            votes_KB = weighed(votes_KB, self.model_weights(len(votes_KB)))
+        return Ballot(votes_KB=votes_KB, elect=self.elect)
 
     def _cuts(self, tensors: Sequence[Blocks]) -> tuple[Cut, ...]:
         num_elements = sum(blocks.values_K[0].numel() for blocks in tensors)

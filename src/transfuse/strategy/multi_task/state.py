@@ -1,0 +1,45 @@
+"""What a gradient or Jacobian rule carries from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from transfuse.types import TransfuseError
+
+
+class StateMismatchError(TransfuseError):
+    """A balancer's saved state belongs to other tasks."""
+
+
+class RuleState:
+    """Tensors by name, of the tasks `names`; the rule that made it knows what they mean.
+
+    Args:
+        names: of all tasks of the problem, in order: rows of the tensors.
+        tensors: what is carried; a rule may add tensors and replace them.
+    """
+
+    def __init__(self, names: tuple[str, ...] = (), **tensors: Tensor) -> None:
+        self.names = names
+        self.tensors: dict[str, Tensor] = tensors
+
+    def state_dict(self) -> dict[str, object]:
+        """For a training checkpoint: names, and copies of the tensors."""
+        return {"names": list(self.names), "tensors": {key: value.clone() for key, value in self.tensors.items()}}
+
+    def load_state_dict(self, saved: Mapping[str, object]) -> None:
+        """Goes on from `state_dict`.
+
+        Raises:
+            StateMismatchError: it was saved for other tasks.
+        """
+        names, tensors = saved["names"], saved["tensors"]
+        assert isinstance(names, list) and isinstance(tensors, dict)
+        if tuple(names) != self.names:
+            raise StateMismatchError(
+                f"The balancer's state was saved for the tasks {', '.join(names)}. "
+                f"Found the tasks {', '.join(self.names)}."
+            )
+        self.tensors = {key: value.clone() for key, value in tensors.items()}
