@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+import transfuse
 
 FOLDER = Path(__file__).parents[2] / "golden" / "multi_task"
 
@@ -43,3 +46,31 @@ def weightings(name: str) -> list[dict[str, Any]]:
 def label(record: dict[str, Any]) -> str:
     """A test's name."""
     return f"{record.get('tasks', '')}-{record.get('kind', '')}-{record['parameters']}"
+
+
+def fields(record: dict[str, Any]) -> dict[str, Any]:
+    """The record's parameters by our names; `norm_eps` is the peers' own."""
+    given = {name: value for name, value in record["parameters"].items() if value is not None and name != "norm_eps"}
+    if "scale" in given:
+        given["scale_mode"] = given.pop("scale")
+    return given
+
+
+def assert_golden(record: dict[str, Any], rtol: float) -> None:
+    """The direction is the record's, within `rtol` of its length."""
+    found = transfuse.balance(
+        arrays()[record["jacobian"]],
+        method=record["rule"],
+        scale="published",
+        orders=record.get("orders"),
+        **fields(record),
+    )
+    expected_P = arrays()[record["direction"]]
+    assert np.linalg.norm(found.direction_P.numpy() - expected_P) <= rtol * np.linalg.norm(expected_P)
+
+
+def conflicting(tasks: int, *, spread: float = 1.0, seed: int = 0) -> torch.Tensor:
+    """Random gradients (T, 40), norms from 1 to `spread`."""
+    generator = torch.Generator().manual_seed(seed)
+    gradients_TP = torch.randn(tasks, 40, generator=generator, dtype=torch.float64)
+    return gradients_TP * torch.logspace(0, np.log10(spread), tasks, dtype=torch.float64)[:, None]

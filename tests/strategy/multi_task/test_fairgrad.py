@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import transfuse
+from tests.strategy.multi_task.golden import assert_golden, conflicting, label, records
+
+
+@pytest.mark.parametrize("record", records("fairgrad"), ids=label)
+def test_directions_are_those_of_torchjd(record: dict[str, Any]) -> None:
+    assert_golden(record, 1e-7)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_fair_weights_solve_their_equations(alpha: float) -> None:
+    gradients_TP = conflicting(5, spread=1e2)
+    found = transfuse.balance(gradients_TP, method="fairgrad", scale="published", alpha=alpha)
+    assert found.weights_T is not None
+    pull_T = gradients_TP @ found.direction_P
+    torch.testing.assert_close(found.weights_T * pull_T**alpha, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-8)
