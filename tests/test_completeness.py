@@ -23,6 +23,7 @@ COMPONENTS = {"weights"}  # parts that several methods share; no families
 WRAPPERS = {"weight_fusion/aligned"}  # made by the group `align`, not chosen by name
 TABLE = (ROOT / "README.md").read_text().partition("## Strategies")[2].partition("\n## ")[0]
 METHODS = [str(path) for path in STRATEGIES if path.parent.name not in COMPONENTS]
+_DIGIT_WEIGHTS = "strategy.weights={digit: 1.0, parity: 1.0, value: 1.0}"
 NEEDED = {  # what an option needs beside it
     "align/weight_matching": ["strategy=weight_fusion/uniform_soup"],
     "align/activation_matching": ["strategy=weight_fusion/uniform_soup"],
@@ -31,6 +32,7 @@ NEEDED = {  # what an option needs beside it
     "model/custom": ["model.module=torch.nn.Identity"],
     "base_models/checkpoints": ["base_models.paths=[weights.safetensors]"],
     "base_models/registry": ["base_models.uris=[models:/digits@champion]"],
+    "strategy/multi_task/static": ["data=digits_tasks", "strategy=multi_task/static", _DIGIT_WEIGHTS],
     "strategy/weights/given": ["strategy/weights=given", "strategy.weights.values=[1.0]"],
 }
 OPTIONS = sorted(
