@@ -9,7 +9,7 @@ import transfuse
 from tests.strategy.multi_task.golden import conflicting
 from transfuse.types import HyperparameterError
 
-RULES = ("aligned_mtl", "config", "dualproj", "fairgrad", "imtl_g", "mgda", "nash_mtl", "pcgrad", "upgrad")
+RULES = ("aligned_mtl", "cagrad", "config", "dualproj", "fairgrad", "imtl_g", "mgda", "nash_mtl", "pcgrad", "upgrad")
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 5, 10])

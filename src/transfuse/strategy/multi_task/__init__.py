@@ -1,6 +1,7 @@
 """Multi-task learning with shared parameters."""
 
 from transfuse.strategy.multi_task.aligned_mtl import AlignedMTL
+from transfuse.strategy.multi_task.cagrad import CAGrad
 from transfuse.strategy.multi_task.config import ConFIG
 from transfuse.strategy.multi_task.dualproj import DualProj
 from transfuse.strategy.multi_task.dwa import DynamicWeightAverage
@@ -24,6 +25,7 @@ __all__ = [
     "MGDA",
     "AlignedMTL",
     "Balanced",
+    "CAGrad",
     "ConFIG",
     "DualProj",
     "DynamicWeightAverage",
