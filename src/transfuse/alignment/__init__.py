@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from transfuse.alignment.activation_matching import ActivationMatching, match_activations
+from transfuse.alignment.incoming import incoming
 from transfuse.alignment.matcher import Matcher, Pair, Unaligned
+from transfuse.alignment.optimal_transport import check_soft, transport_units
 from transfuse.alignment.specification import Permutation, Specification, Symbol, View, squared_distance
 from transfuse.alignment.specify import NothingToAlignError, specify
 from transfuse.alignment.straight_through import StraightThrough
+from transfuse.alignment.transport import TransportError, sinkhorn
 from transfuse.alignment.verification import AlignmentError, verify
 from transfuse.alignment.weight_matching import WeightMatching, match_weights
 
@@ -20,12 +23,17 @@ __all__ = [
     "Specification",
     "StraightThrough",
     "Symbol",
+    "TransportError",
     "Unaligned",
     "View",
     "WeightMatching",
+    "check_soft",
+    "incoming",
     "match_activations",
     "match_weights",
+    "sinkhorn",
     "specify",
     "squared_distance",
+    "transport_units",
     "verify",
 ]

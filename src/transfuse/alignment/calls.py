@@ -79,6 +79,7 @@ def plain_name(function: Any) -> str:
     """`Tensor.__iadd__`, `Tensor.add_` and `torch.add` are `add`; the getter of `Tensor.T` is `T`.
 
     Example:
+        >>> import torch
         >>> plain_name(torch.Tensor.relu_), plain_name(torch.Tensor.__rsub__)
         ('relu', 'sub')
     """

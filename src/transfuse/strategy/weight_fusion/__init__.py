@@ -31,6 +31,7 @@ from transfuse.strategy.weight_fusion.model_stock import ModelStock
 from transfuse.strategy.weight_fusion.multislerp import MultiSlerp
 from transfuse.strategy.weight_fusion.network_fusion import Choice, NetworkFusion
 from transfuse.strategy.weight_fusion.nuslerp import NuSlerp
+from transfuse.strategy.weight_fusion.ot_fusion import OTFusion
 from transfuse.strategy.weight_fusion.pcb import PCBMerging
 from transfuse.strategy.weight_fusion.regmean import RegMean, SingularGramError
 from transfuse.strategy.weight_fusion.repair import Repair
@@ -91,6 +92,7 @@ __all__ = [
     "MultiSlerp",
     "NetworkFusion",
     "NuSlerp",
+    "OTFusion",
     "PCBMerging",
     "RegMean",
     "Repair",
