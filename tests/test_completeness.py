@@ -23,6 +23,7 @@ COMPONENTS = {"weights"}  # parts that several methods share; no families
 WRAPPERS = {"weight_fusion/aligned"}  # made by the group `align`, not chosen by name
 TABLE = (ROOT / "README.md").read_text().partition("## Strategies")[2].partition("\n## ")[0]
 METHODS = [str(path) for path in STRATEGIES if path.parent.name not in COMPONENTS]
+_AGGREGATOR = "strategy.aggregator={_target_: torchjd.aggregation.TrimmedMean, trim_number: 1}"
 _DIGIT_WEIGHTS = "strategy.weights={digit: 1.0, parity: 1.0, value: 1.0}"
 NEEDED = {  # what an option needs beside it
     "align/weight_matching": ["strategy=weight_fusion/uniform_soup"],
@@ -33,6 +34,7 @@ NEEDED = {  # what an option needs beside it
     "base_models/checkpoints": ["base_models.paths=[weights.safetensors]"],
     "base_models/registry": ["base_models.uris=[models:/digits@champion]"],
     "strategy/multi_task/static": ["data=digits_tasks", "strategy=multi_task/static", _DIGIT_WEIGHTS],
+    "strategy/multi_task/torchjd": ["strategy=multi_task/torchjd", _AGGREGATOR],
     "strategy/weights/given": ["strategy/weights=given", "strategy.weights.values=[1.0]"],
 }
 OPTIONS = sorted(
@@ -50,6 +52,8 @@ def overrides(option: str) -> list[str]:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_config_composes_and_builds(option: str, tmp_path: Path) -> None:
+    if option == "strategy/multi_task/torchjd":
+        pytest.importorskip("torchjd")
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         config = compose("config", overrides=[*overrides(option), f"paths.outputs={tmp_path}"])
     run = read(config, tmp_path / "run")

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from transfuse.strategy.base import Strategy
 from transfuse.strategy.weight_fusion import Aligned, WeightFusion
 from transfuse.suggest import nearest
 from transfuse.tracking import Tracker
-from transfuse.types import ConfigError, HyperparameterError
+from transfuse.types import ConfigError, HyperparameterError, MissingExtraError
 
 _GROUPS = (
     "data",
@@ -41,6 +42,7 @@ _GROUPS = (
     "paths",
 )
 _SET_BY_US = {"input_shape", "tasks"}  # arguments of a model that the problem gives
+_EXTRAS = {"torchjd": "mtl"}  # optional packages whose classes a config may name, and our extra that installs them
 _FREE = {"arguments"}  # fields whose content is the user's own
 _ARCHITECTURES = Mapping[str, Architecture]  # the type of a field that names models of its own
 
@@ -194,6 +196,12 @@ def _target(path: str, key: str) -> Any:
     try:
         return get_object(path)
     except Exception as error:
+        package = path.partition(".")[0]
+        if package in _EXTRAS and find_spec(package) is None:
+            raise MissingExtraError(
+                f"`{key}._target_` needs the package {package}. "
+                f"Install it with: pip install 'transfuse[{_EXTRAS[package]}]'"
+            ) from error
         reason = " ".join(str(error).split())
         raise ConfigError(f"`{key}._target_` names {path}, which cannot be imported: {reason}") from error
 

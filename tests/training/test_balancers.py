@@ -8,10 +8,18 @@ from torch import Tensor
 
 from transfuse.models import build_mlp
 from transfuse.strategy.multi_task import (
+    DBMTL,
     MGDA,
+    ConflictGated,
     DynamicWeightAverage,
+    ExcessMTL,
     GeometricLoss,
+    GradDrop,
     GradientRule,
+    GradNorm,
+    GradVac,
+    Grouped,
+    JacobianRule,
     JointSum,
     LossWeighting,
     NashMTL,
@@ -38,10 +46,18 @@ RULES = [
     UPGrad(),
     MGDA(),
     NashMTL(update_every=2),
+    GradVac(group="layer"),
+    GradNorm(on="last"),
+    GradDrop(leak=0.1),
+    ExcessMTL(step_size=0.1, warmup_steps=2),
+    DBMTL(),
+    Grouped(inner=UPGrad(every=3)),
+    ConflictGated(inner=NashMTL(update_every=2), threshold=0.2),
 ]
 FEATURE = UPGrad(gradient={"backend": "feature"})
 WEIGHTINGS = [JointSum(), UncertaintyWeighting(), DynamicWeightAverage(), RandomLossWeighting(), GeometricLoss()]
-Balancer = GradientRule | LossWeighting
+Rule = GradientRule | JacobianRule
+Balancer = Rule | LossWeighting
 State = dict[str, Tensor]
 
 
@@ -81,7 +97,7 @@ def test_two_devices_take_the_steps_of_one_and_a_pause_changes_nothing(balancer:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_four_small_batches_are_one_large_one(rule: GradientRule) -> None:
+def test_four_small_batches_are_one_large_one(rule: Rule) -> None:
     assert difference(train(rule), train(rule, accumulate=4)) < 1e-6
 
 

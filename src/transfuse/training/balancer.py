@@ -116,6 +116,9 @@ class RuleBalancer(Protocol):
     def partition(self, parameters: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
         """Group -> shared parameters that are decided on together."""
 
+    def shown(self, parameters: Sequence[str]) -> tuple[str, ...]:
+        """Those of a group whose gradients decide."""
+
 
 class GradientBalancer(RuleBalancer, Protocol):
     """Weights from the Gramian."""

@@ -195,13 +195,14 @@ def rows_of_torchjd(losses: list[Tensor], shared: list[nn.Parameter]) -> tuple[T
     return rows
 
 
-def gramian(rows_TP: Tensor) -> Tensor:
-    """`J J^T` (T, T) in float64, by chunks of columns: no second copy of the Jacobian."""
+def gramian(rows_TP: Tensor, columns: Sequence[slice] = (slice(None),)) -> Tensor:
+    """`J J^T` (T, T) of some columns in float64, by chunks of them: no second copy of the Jacobian."""
     tasks = len(rows_TP)
     total_TT = torch.zeros(tasks, tasks, dtype=torch.float64, device=rows_TP.device)
-    for chunk in torch.split(rows_TP, _CHUNK, dim=1):
-        exact = chunk.double()
-        total_TT.addmm_(exact, exact.T)
+    for each in columns:
+        for chunk in torch.split(rows_TP[:, each], _CHUNK, dim=1):
+            exact = chunk.double()
+            total_TT.addmm_(exact, exact.T)
     return total_TT
 
 

@@ -83,7 +83,7 @@ class RuleStep:
                 counts = [float(count > 0) for count in counts]
             if features_NF is not None:
                 self._feature_step(self._gradients, features_NF, losses, counts)
-            elif self._alone and self._reuses([task for task, count in enumerate(counts) if count > 0]):
+            elif self._reuses_alone([task for task, count in enumerate(counts) if count > 0]):
                 self._reused_step(self._gradients, losses, counts)
             else:
                 self._add_rows(self._gradients, losses, counts)
@@ -170,16 +170,15 @@ class RuleStep:
 
     def _weighted(self, gradients: Gradients, rows_TP: Tensor, gramian_TT: Tensor, step: Any) -> tuple[Tensor, Tensor]:
         """`w J`, group by group of the rule's partition."""
-        groups = self.balancer.partition(tuple(gradients.roles.shared))
-        if len(groups) == 1:
-            weights_T = self._decide(next(iter(groups)), gramian_TT, step)
-            return weights_T.to(rows_TP) @ rows_TP, weights_T
-        direction_P = torch.zeros_like(rows_TP[0])
+        shared = tuple(gradients.roles.shared)
+        direction_P = torch.empty_like(rows_TP[0])
         total_T = torch.zeros(len(rows_TP), dtype=torch.float64)
-        for name, parameters in groups.items():
-            columns = gradients.columns_of(parameters)
-            weights_T = self._decide(name, sum(gramian(rows_TP[:, each]) for each in columns), step)  # type: ignore[arg-type]
-            for each in columns:
+        for name, parameters in self.balancer.partition(shared).items():
+            shown = self.balancer.shown(parameters)
+            if len(shown) < len(shared):
+                gramian_TT = gramian(rows_TP, gradients.columns_of(shown))
+            weights_T = self._decide(name, gramian_TT, step)
+            for each in gradients.columns_of(parameters):
                 direction_P[each] = weights_T.to(rows_TP) @ rows_TP[:, each]
                 total_T += weights_T * (each.stop - each.start) / gradients.columns
         return direction_P, total_T
@@ -222,6 +221,10 @@ class RuleStep:
         names = [self._module.names[task] for task in present]
         known = bool(self._weights) and all(name in each for each in self._weights.values() for name in names)
         return self._since % self.balancer.every > 0 and known
+
+    def _reuses_alone(self, present: Sequence[int]) -> bool:
+        """Whether one weighted loss has the gradient: one batch of one device, one group of parameters."""
+        return self._alone and len(self._weights) == 1 and self._reuses(present)
 
     def _reused_step(self, gradients: Gradients, losses: Sequence[Tensor], counts: Sequence[float]) -> None:
         """One backward pass of `sum_t w_t L_t`; a head's own gradient comes out `w_t` times too long."""
@@ -284,7 +287,9 @@ class RuleStep:
         module = self._module
         if not isinstance(module.network, Network):
             raise IncompatibleStrategyError(f"`gradient.backend = feature` needs one backbone for all tasks. {_LOOP}")
-        if self.balancer.kind == "jacobian" or len(self.balancer.partition(("a.b", "c.d"))) > 1:
+        names = tuple(f"backbone.{name}" for name, _ in module.network.backbone.named_parameters())
+        apart = len(self.balancer.partition(names)) > 1 or len(self.balancer.shown(names)) < len(names)
+        if self.balancer.kind == "jacobian" or apart:
             raise IncompatibleStrategyError(f"`gradient.backend = feature` has no gradients of parameters. {_LOOP}")
         if module.settings.accumulate > 1:
             raise HyperparameterError(f"`gradient.backend = feature` needs training.accumulate=1. {_LOOP}")

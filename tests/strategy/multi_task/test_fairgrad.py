@@ -21,3 +21,14 @@ def test_fair_weights_solve_their_equations(alpha: float) -> None:
     assert found.weights_T is not None
     pull_T = gradients_TP @ found.direction_P
     torch.testing.assert_close(found.weights_T * pull_T**alpha, torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+def test_alpha_1_is_nash_and_towards_0_it_is_the_sum() -> None:
+    gradients_TP = conflicting(4, spread=3.0)
+    nash = transfuse.balance(gradients_TP, method="nash_mtl", scale="published", max_norm=None).direction_P
+    torch.testing.assert_close(
+        transfuse.balance(gradients_TP, method="fairgrad", scale="published").direction_P, nash, rtol=1e-8, atol=1e-10
+    )
+    almost = transfuse.balance(gradients_TP.abs(), method="fairgrad", alpha=1e-3)
+    assert almost.weights_T is not None
+    torch.testing.assert_close(almost.weights_T, torch.ones(4, dtype=torch.float64), rtol=0, atol=0.01)

@@ -10,10 +10,12 @@ from tests.strategy.multi_task.golden import conflicting
 from transfuse.types import HyperparameterError
 
 RULES = ("aligned_mtl", "cagrad", "config", "dualproj", "fairgrad", "imtl_g", "mgda", "nash_mtl", "pcgrad", "upgrad")
+RULES = (*RULES, "conflict_gated", "graddrop", "gradnorm", "gradvac", "grouped")
+OF_THEIR_OWN_LENGTH = ("db_mtl", "excess_mtl")  # the first step is shorter, or depends on the gradients' scale
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 5, 10])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [*RULES, *OF_THEIR_OWN_LENGTH])
 def test_permuting_tasks_leaves_the_direction(rule: str, tasks: int) -> None:
     gradients_TP, order = conflicting(tasks), torch.arange(tasks - 1, -1, -1)
     orders = [list(range(tasks))] * tasks
@@ -37,7 +39,7 @@ def test_the_direction_does_not_depend_on_the_gradients_scale(rule: str, factor:
     torch.testing.assert_close(other / other.norm(), one / one.norm(), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [*RULES, *OF_THEIR_OWN_LENGTH])
 @pytest.mark.parametrize("kind", ["duplicate", "opposite", "dependent", "zero"])
 def test_singular_gradients_give_a_finite_direction(rule: str, kind: str) -> None:
     gradients_TP = conflicting(3)

@@ -22,6 +22,11 @@ class FairGrad(GradientRule):
     Attributes:
         alpha: fairness, > 0; 1 is proportional fairness (Nash-MTL without a norm limit), towards 0 the plain sum.
 
+    Example:
+        >>> import torch
+        >>> FairGrad(scale="published", alpha=0.5).weigh(torch.diag(torch.tensor([1.0, 8.0])))
+        tensor([1.0000, 0.5000], dtype=torch.float64)
+
     Reference:
         Ban & Ji 2024, "Fair Resource Allocation in Multi-Task Learning", 2402.15638.
     """

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from transfuse.strategy.multi_task.rule import Rule
 from transfuse.strategy.multi_task.state import RuleState
+from transfuse.types import HyperparameterError
 
 if TYPE_CHECKING:
     from transfuse.training.step import StepInfo
@@ -37,9 +38,21 @@ class Directed:
 
 @dataclass(frozen=True, kw_only=True)
 class JacobianRule(Rule, ABC):
-    """d = f(J) for a rule that sees every coordinate of every task's gradient."""
+    """d = f(J) for a rule that sees every coordinate of every task's gradient.
+
+    Class attributes:
+        weighs: whether the direction is a weighting of the rows.
+    """
 
     kind: ClassVar[Literal["loss", "gradient", "jacobian"]] = "jacobian"
+    weighs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every != 1:
+            raise HyperparameterError(f"`every` should be 1 for {self.name}. Found `every = {self.every}`.")
+        if self.heads == "weighted" and not self.weighs:
+            raise HyperparameterError(f"`heads` should be own: {self.name} has no weights. Found `heads = weighted`.")
 
     @abstractmethod
     def solve(self, jacobian_TP: Tensor, state: RuleState, step: StepInfo) -> Directed:
@@ -78,6 +91,9 @@ class JacobianRule(Rule, ABC):
         tasks = len(jacobian_TP)
         step = StepInfo.anonymous(tasks) if step is None else step
         state = self.init(step.names) if state is None else state
+        if not bool(jacobian_TP.sum(dim=1).isfinite().all()):
+            # what is carried stays clean
+            return Directed(direction_P=jacobian_TP.sum(dim=0), weights_T=torch.ones(tasks, dtype=torch.float64))
         found = self.solve(jacobian_TP, state, step)
         factor = 1.0
         if self.scale == "sum":

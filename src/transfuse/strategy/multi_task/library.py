@@ -73,7 +73,8 @@ def balance(
         tensor([0.8000, 1.4000])
     """
     gradients, losses = _checked(gradients_TP, losses_T)
-    balancer = build("multi_task", method, {"scale": scale, **fields})
+    # rules around another one take the scale from there
+    balancer = build("multi_task", method, fields if scale == "sum" else {"scale": scale, **fields})
     step = replace(
         StepInfo.anonymous(len(gradients)),
         losses_T=losses,

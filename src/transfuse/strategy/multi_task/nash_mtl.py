@@ -26,6 +26,10 @@ class NashMTL(GradientRule):
         max_norm: longest direction under `scale=published`, > 0; None: no limit. `scale=sum` ignores it.
         update_every: steps between two solutions, >= 1.
 
+    Example:
+        >>> NashMTL(scale="published", max_norm=None).weigh(torch.diag(torch.tensor([1.0, 16.0])))
+        tensor([1.0000, 0.2500], dtype=torch.float64)
+
     Reference:
         Navon et al. 2022, "Multi-Task Learning as a Bargaining Game", 2202.01017. Solved to rounding by Newton's
         method; peers stop early where norms are far apart.

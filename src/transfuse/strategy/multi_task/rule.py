@@ -71,6 +71,10 @@ class Rule(MultiTask, ABC):
         """Group -> names of shared parameters: the rule decides for each group alone. Default: one group of all."""
         return {"": tuple(parameters)}
 
+    def shown(self, parameters: Sequence[str]) -> tuple[str, ...]:
+        """Of shared parameters that are decided on together, those whose gradients the rule is shown. Default: all."""
+        return tuple(parameters)
+
 
 def _require_one(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
