@@ -35,6 +35,12 @@ NEEDED = {  # what an option needs beside it
     "base_models/registry": ["base_models.uris=[models:/digits@champion]"],
     "strategy/multi_task/static": ["data=digits_tasks", "strategy=multi_task/static", _DIGIT_WEIGHTS],
     "strategy/multi_task/torchjd": ["strategy=multi_task/torchjd", _AGGREGATOR],
+    "strategy/multi_task/scheduled": [
+        "data=digits_tasks",
+        "strategy=multi_task/scheduled",
+        _DIGIT_WEIGHTS.replace("weights", "start"),
+        _DIGIT_WEIGHTS.replace("weights", "end"),
+    ],
     "strategy/weights/given": ["strategy/weights=given", "strategy.weights.values=[1.0]"],
 }
 OPTIONS = sorted(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfuse.models import build_mlp
 from transfuse.strategy.multi_task import (
     DBMTL,
+    FAMO,
     MGDA,
     ConflictGated,
     DynamicWeightAverage,
@@ -19,17 +22,21 @@ from transfuse.strategy.multi_task import (
     GradNorm,
     GradVac,
     Grouped,
+    ImpartialLoss,
     JacobianRule,
     JointSum,
+    LogSum,
     LossWeighting,
     NashMTL,
     PCGrad,
     RandomLossWeighting,
+    SmoothTchebycheff,
     UncertaintyWeighting,
     UPGrad,
 )
 from transfuse.training import Devices, Fit, MultiTaskModule, Training
 from transfuse.training.jacobian import DetachedTaskError
+from transfuse.training.step import StepInfo
 from transfuse.types import Split, Task
 
 TASKS = (
@@ -55,7 +62,17 @@ RULES = [
     ConflictGated(inner=NashMTL(update_every=2), threshold=0.2),
 ]
 FEATURE = UPGrad(gradient={"backend": "feature"})
-WEIGHTINGS = [JointSum(), UncertaintyWeighting(), DynamicWeightAverage(), RandomLossWeighting(), GeometricLoss()]
+WEIGHTINGS = [
+    JointSum(),
+    UncertaintyWeighting(),
+    DynamicWeightAverage(),
+    RandomLossWeighting(),
+    GeometricLoss(),
+    LogSum(),
+    ImpartialLoss(),
+    SmoothTchebycheff(),
+    FAMO(),
+]
 Rule = GradientRule | JacobianRule
 Balancer = Rule | LossWeighting
 State = dict[str, Tensor]
@@ -117,3 +134,30 @@ def test_a_frozen_trunk_is_told() -> None:
         Fit(Devices(accelerator="cpu", devices=1, progress=False))(
             module, examples(32, 0), examples(16, 100), settings=settings, seed=0, name="tasks"
         )
+
+
+class Watching(FAMO):
+    """Notes the losses before and after each step."""
+
+    seen: ClassVar[list[tuple[Tensor, Tensor]]] = []
+
+    def after_step(self, before_T: Tensor, after_T: Tensor, state: nn.Module | None, step: StepInfo) -> None:
+        self.seen.append((before_T, after_T))
+
+
+def test_losses_after_a_step_see_the_dropout_of_before_and_move_no_statistics() -> None:
+    Watching.seen.clear()
+    settings = Training(epochs=1, batch_size=16, optimizer="sgd", lr=1e-12)
+    fit = Fit(Devices(accelerator="cpu", devices=1, progress=False))
+    states = []
+    for balancer in (Watching(probe=0), JointSum(probe=0)):
+        torch.manual_seed(0)
+        network = build_mlp(input_shape=(6,), tasks=TASKS, widths=[16], dropout=0.5)
+        network.backbone.stages[0].append(nn.BatchNorm1d(16))
+        module = MultiTaskModule(network, TASKS, settings, balancer)
+        states.append(fit(module, examples(64, 0), examples(16, 900), settings=settings, seed=0, name="x").network)
+    assert len(Watching.seen) == 4
+    for before_T, after_T in Watching.seen:
+        torch.testing.assert_close(after_T, before_T, rtol=1e-5, atol=1e-6)
+    left, right = (dict(each.named_buffers()) for each in states)
+    assert all(torch.equal(left[name], right[name]) for name in left)

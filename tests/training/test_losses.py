@@ -66,3 +66,32 @@ def test_without_any_label_there_is_no_loss_and_no_gradient() -> None:
     loss = task_loss(task, outputs_NC, torch.tensor([-1, -1]))
     loss.backward()
     assert loss.item() == 0 and outputs_NC.grad is not None and torch.equal(outputs_NC.grad, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel"])
+def test_what_has_no_label_takes_no_part(kind: str) -> None:
+    task = Task(name="y", kind=kind, outputs=2, scale=(2.0, 4.0) if kind == "regression" else ())  # type: ignore[arg-type]
+    outputs_NC = torch.tensor([[0.3, -1.0], [2.0, 0.5], [1.0, 1.0]], requires_grad=True)
+    targets_NC = torch.tensor([[1.0, math.nan], [math.nan, math.nan], [0.0, 1.0]])
+    known = [(0, 0), (2, 0), (2, 1)]
+    if kind == "regression":
+        parts = [((outputs_NC[at] - targets_NC[at]) / task.scale[at[1]]) ** 2 for at in known]
+    else:
+        parts = [torch.nn.functional.softplus((1 - 2 * targets_NC[at]) * outputs_NC[at]) for at in known]
+    loss = task_loss(task, outputs_NC, targets_NC)
+    assert loss.item() == pytest.approx(sum(part.item() for part in parts) / 3)
+    loss.backward()
+    assert outputs_NC.grad is not None
+    assert outputs_NC.grad.isfinite().all()
+    assert outputs_NC.grad[0, 1] == 0
+    assert (outputs_NC.grad[1] == 0).all()
+
+
+def test_the_loss_of_no_label_is_zero() -> None:
+    task = Task(name="y", kind="regression", outputs=1)
+    outputs_NC = torch.ones(2, 1, requires_grad=True)
+    loss = task_loss(task, outputs_NC, torch.full((2, 1), math.nan))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert outputs_NC.grad is not None
+    assert (outputs_NC.grad == 0).all()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from transfuse.data.loaders import Batch
-from transfuse.strategy.multi_task import LossWeighting
+from transfuse.strategy.multi_task import LossWeighting, UPGrad
 from transfuse.training import (
     BaseModule,
     Devices,
@@ -70,6 +70,8 @@ def make_module(kind: str, tasks: tuple[Task, ...], make_network: Make, settings
     network = make_network(tasks)
     if kind == "base":
         return BaseModule(network, tasks, settings)
+    if kind == "rule":
+        return MultiTaskModule(network, tasks, settings, UPGrad())
     if kind == "multi_task":
         return MultiTaskModule(network, tasks, settings, Learned(probe=0))  # a probe sees one rank's batch
     if kind == "fusion":
@@ -104,7 +106,24 @@ def keep_last_states(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[
     return lambda: [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("kind", ["base", "multi_task", "transfer", "fusion"])
+def test_ranks_that_decide_each_for_itself_stay_equal(
+    two: Fit,
+    tasks: tuple[Task, ...],
+    make_network: Make,
+    make_split: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Training(epochs=2, batch_size=8)
+    rule = UPGrad(gradient={"backend": "loop", "reduce": "gradient"})
+    module = MultiTaskModule(make_network(tasks), tasks, settings, rule)
+    last_states = keep_last_states(monkeypatch, tmp_path)
+    two(module, make_split(54), make_split(21, 1), settings=settings, seed=0, name="shared")
+    left, right = last_states()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.mark.parametrize("kind", ["base", "multi_task", "rule", "transfer", "fusion"])
 def test_ranks_agree_with_each_other_and_with_one_process(
     two: Fit,
     cpu: Fit,

@@ -80,14 +80,6 @@ class Grouped(nn.Module, ABC):
         """Parameter names from input to head; each parameter is in exactly one group, the last of which is the head."""
 
 
-class Penalized(nn.Module, ABC):
-    """A network with a penalty of its own on top of the tasks' losses."""
-
-    @abstractmethod
-    def penalty(self) -> Tensor:
-        """A scalar with a graph, of the last forward pass."""
-
-
 class Network(Grouped):
     """A backbone shared by all tasks and one head a task.
 

@@ -16,15 +16,15 @@ _UNLABELLED = -1
 def task_loss(task: Task, outputs_NC: Tensor, targets: Tensor) -> Tensor:
     """The mean loss of one task over a batch, in float32.
 
-    classification: `-log softmax(outputs)[target]`, mean over labelled examples, 0 without any; multilabel: binary
-    cross-entropy with logits, mean over examples and labels; regression: `((outputs - targets) / task.scale)^2`, mean
-    over examples and targets.
-    `task.loss_scale` is not applied.
+    classification: `-log softmax(outputs)[target]`; multilabel: binary cross-entropy with logits; regression:
+    `((outputs - targets) / task.scale)^2`. Means over what is labelled; 0 where nothing is. `task.loss_scale` is not
+    applied.
 
     Args:
         task: what is predicted.
         outputs_NC: (N, C) logits, or values in the targets' own units.
-        targets: (N,) int64 classes with -1 for unlabelled, (N, C) zeros and ones, or (N, C) values.
+        targets: (N,) int64 classes with -1 for unlabelled, (N, C) zeros and ones, or (N, C) values with NaN for
+            unlabelled.
 
     Returns:
         A scalar with a graph.
@@ -38,12 +38,21 @@ def task_loss(task: Task, outputs_NC: Tensor, targets: Tensor) -> Tensor:
     if task.kind == "classification":
         loss = cross_entropy(outputs_NC, targets, ignore_index=_UNLABELLED)
         return torch.where((targets != _UNLABELLED).any(), loss, 0.0)  # the mean of nothing is NaN
+    labelled_NC = ~torch.isnan(targets)
+    if not bool(labelled_NC.all()):
+        # selected, not multiplied: 0 times NaN is NaN
+        targets = torch.where(labelled_NC, targets, outputs_NC.detach())
+        return _entries(task, outputs_NC, targets)[labelled_NC].sum() / max(int(labelled_NC.sum()), 1)
+    return _entries(task, outputs_NC, targets).mean()
+
+
+def _entries(task: Task, outputs_NC: Tensor, targets_NC: Tensor) -> Tensor:
     if task.kind == "multilabel":
-        return binary_cross_entropy_with_logits(outputs_NC, targets)
-    errors_NC = outputs_NC - targets
+        return binary_cross_entropy_with_logits(outputs_NC, targets_NC, reduction="none")
+    errors_NC = outputs_NC - targets_NC
     if task.scale:
         errors_NC = errors_NC / _scale(task.scale, errors_NC.device)
-    return errors_NC.square().mean()
+    return errors_NC.square()
 
 
 @lru_cache(maxsize=64)

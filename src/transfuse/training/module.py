@@ -291,7 +291,7 @@ class TrainingModule(LightningModule, ABC):
         """Of each task; 0 for one without labels."""
         totals = self._reduced(sums_T).tolist()
         tasks = len(self.tasks)
-        return [total / max(count, 1.0) for total, count in zip(totals[:tasks], totals[tasks:], strict=True)]
+        return [total / count if count else 0.0 for total, count in zip(totals[:tasks], totals[tasks:], strict=True)]
 
     def _reduced(self, sums_T: Tensor) -> Tensor:
         reduced = self.trainer.strategy.reduce(sums_T.clone(), reduce_op="sum")

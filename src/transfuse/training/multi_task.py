@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from transfuse.data.loaders import Batch
-from transfuse.models.network import Penalized
 from transfuse.randomness import derive_seed
 from transfuse.training.balance_record import BalanceRecord
 from transfuse.training.balancer import Balancer, LossBalancer
-from transfuse.training.jacobian import Roles, gramian
+from transfuse.training.jacobian import Gradients, Roles, gramian
 from transfuse.training.labels import label_counts
 from transfuse.training.module import TrainingModule
 from transfuse.training.optimizer import group
@@ -84,16 +83,8 @@ class MultiTaskModule(TrainingModule):
         """Labelled examples of each task in this device's batch."""
         return label_counts(self.tasks, batch, self.partial)
 
-    def penalized(self, losses: list[Tensor]) -> list[Tensor]:
-        """The losses, each with its share of the network's own penalty."""
-        if not isinstance(self.network, Penalized):
-            return losses
-        share = self.network.penalty() / len(losses)
-        return [loss + share for loss in losses]
-
     def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """`combine` of the losses over all devices, whose gradient flows into this device's own."""
-        losses = self.penalized(losses)
         if not self._checked:
             Roles.of(self.network, losses, self.names)
             self._checked = True
@@ -118,7 +109,7 @@ class MultiTaskModule(TrainingModule):
             return losses_T[present], present
         own_T = torch.tensor(own, dtype=losses_T.dtype, device=self.device)
         everywhere_T = self._reduced(own_T)
-        mine_T = losses_T * (world * own_T / everywhere_T.clamp(min=1.0))
+        mine_T = losses_T * (world * own_T / torch.where(everywhere_T > 0, everywhere_T, 1.0))
         joined_T = self._reduced(mine_T.detach()) / world + (mine_T - mine_T.detach())
         present = everywhere_T.nonzero().flatten().tolist()
         return joined_T[present], present
@@ -164,7 +155,7 @@ class MultiTaskModule(TrainingModule):
         scaler = self.scaler()
         if scaler is not None:
             # the scaler divides again, and skips the step where something is not finite
-            for each in self.network.parameters():
+            for each in self.parameters():
                 if each.grad is not None:
                     each.grad *= scaler.get_scale()
         self.step_with(wrapped.step, wrapped.optimizer)
@@ -250,7 +241,7 @@ class MultiTaskModule(TrainingModule):
             torch.set_rng_state(self._stream[0])
             if devices:
                 torch.cuda.set_rng_state(self._stream[1], self.device)
-            after_T, _ = self._joined(torch.stack(self.penalized(super().losses(batch))), batch)
+            after_T, _ = self._joined(torch.stack(super().losses(batch)), batch)
             for name, value in self.network.named_buffers():
                 value.copy_(buffers[name])
         self.weighting.after_step(before_T, after_T, self.weighting_state, self.step_info(present, before_T))
@@ -265,19 +256,14 @@ class MultiTaskModule(TrainingModule):
         """Gradients of one batch in evaluation mode: neither dropout nor running statistics notice."""
         self.network.eval()
         losses = self.losses(batch)
-        roles = Roles.of(self.network, losses, self.names)
         present = [task for task, count in enumerate(self.label_counts(batch)) if count > 0]
-        shared = list(roles.shared.values())
-        rows = []
+        gradients = Gradients(Roles.of(self.network, losses, self.names), self.device)
+        shared = list(gradients.roles.shared.values())
         for task in present:
             found = torch.autograd.grad(losses[task], shared, retain_graph=True, allow_unused=True)
-            parts = [
-                torch.zeros_like(parameter).flatten() if each is None else each.flatten()
-                for each, parameter in zip(found, shared, strict=True)
-            ]
-            rows.append(torch.cat(parts).float())
+            gradients.add(task, [*found, *[None] * len(gradients.roles.own[task])], losses[task], 1.0)
         self.network.train()
-        if not rows:
+        if not present:
             return
         losses_T = torch.stack(losses).detach()[present].requires_grad_()
         state = self.generator.get_state()
@@ -286,4 +272,4 @@ class MultiTaskModule(TrainingModule):
         )
         self.generator.set_state(state)
         self.record.weights(present, weights_T.tolist())
-        self.record.gradients(present, gramian(torch.stack(rows)), weights_T.double().cpu())
+        self.record.gradients(present, gramian(gradients.rows_TP[present]), weights_T.double().cpu())

@@ -6,6 +6,7 @@ Dimensions in tensor names: N examples, F features, T tasks, P shared parameters
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +16,24 @@ from torch import Tensor, nn
 from transfuse.data.loaders import Batch
 from transfuse.models.network import Network
 from transfuse.training.balancer import GradientBalancer, JacobianBalancer, State
+from transfuse.training.feature_gradients import FeatureBatch, check_feature
 from transfuse.training.jacobian import Gradients, Roles, gramian, rows_of_torchjd
-from transfuse.types import HyperparameterError, IncompatibleStrategyError
 
 if TYPE_CHECKING:
     from transfuse.training.multi_task import MultiTaskModule
 
 _LOG_EPS = 1e-8
 _LEARNED_LR = 0.025
-_LOOP = "Did you mean gradient.backend=loop?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Shared parameters that a rule decides on together: all their columns, and those that it is shown."""
+
+    name: str
+    columns: list[slice]
+    shown: list[slice]
+    shows_all: bool
 
 
 class RuleStep:
@@ -43,13 +53,14 @@ class RuleStep:
         self._weights: dict[str, dict[str, float]] = {}  # group -> task -> weight of the last decision
         self._since = 0  # steps since that decision
         self._gradients: Gradients | None = None
+        self._groups: list[_Group] = []
         self._log_scale: nn.Parameter | None = None
         if balancer.transform == "imtl_l":
             # registered with the module: an optimizer group of its own, and in its state dict
             self._log_scale = nn.Parameter(torch.zeros(len(module.names)))
             module.register_parameter("loss_scales", self._log_scale)
         if balancer.backend == "feature":
-            self._check_feature()
+            check_feature(module, balancer)
 
     def learned(self) -> list[nn.Parameter]:
         """What the transform of the losses learns."""
@@ -82,7 +93,7 @@ class RuleStep:
             if self._alone:
                 counts = [float(count > 0) for count in counts]
             if features_NF is not None:
-                self._feature_step(self._gradients, features_NF, losses, counts)
+                self._feature_step(self._gradients.roles, features_NF, losses, counts)
             elif self._reuses_alone([task for task, count in enumerate(counts) if count > 0]):
                 self._reused_step(self._gradients, losses, counts)
             else:
@@ -102,7 +113,7 @@ class RuleStep:
         """Losses, and the features that they hang on where gradients are taken there."""
         module, network = self._module, self._module.network
         if self.balancer.backend != "feature":
-            return None, module.penalized(module.losses(batch))
+            return None, module.losses(batch)
         assert isinstance(network, Network)
         features_NF = network.backbone(batch.inputs)
         outputs = {name: head(features_NF) for name, head in network.heads.items()}
@@ -124,6 +135,22 @@ class RuleStep:
             retain = task != present[-1]
             found = torch.autograd.grad(scaled[task], wanted, retain_graph=retain, allow_unused=True)
             gradients.add(task, found, losses[task], counts[task])
+
+    def _feature_step(
+        self, roles: Roles, features_NF: Tensor, losses: Sequence[Tensor], counts: Sequence[float]
+    ) -> None:
+        """The Gramian of the gradients at the features decides, then one backward pass through the backbone."""
+        module = self._module
+        batch = FeatureBatch(roles, features_NF, losses, counts, several=module.trainer.world_size > 1)
+        if not batch.present:
+            return
+        factors = [slope / self._divisor() for slope in self._slopes(batch.present, batch.losses_T)]
+        gramian_TT = batch.differentiate(self._scaled, factors)
+        step = module.step_info(batch.present, batch.losses_T[batch.present].cpu())
+        weights_T = self._decide("", gramian_TT, step)
+        batch.place(weights_T, weighted_heads=self.balancer.heads == "weighted")
+        module.record.gradients(batch.present, gramian_TT, weights_T)
+        module.record.weights(batch.present, weights_T.tolist())
 
     # one step
 
@@ -156,10 +183,9 @@ class RuleStep:
         everyone = len(present) == len(gradients.rows_TP)
         rows_TP = gradients.rows_TP if everyone else gradients.rows_TP[present]
         gramian_TT = gramian(rows_TP)
-        weights_T: Tensor | None = torch.ones(1, dtype=torch.float64)
-        direction_P = rows_TP[0]
+        weights_T: Tensor | None
         if len(present) == 1:
-            pass  # its gradient
+            direction_P, weights_T = rows_TP[0], torch.ones(1, dtype=torch.float64)
         elif self.balancer.kind == "jacobian":
             found = self.balancer.directing(rows_TP, self._state(""), step)  # type: ignore[union-attr]
             direction_P, weights_T = found.direction_P, found.weights_T
@@ -169,19 +195,30 @@ class RuleStep:
         return direction_P, weights_T
 
     def _weighted(self, gradients: Gradients, rows_TP: Tensor, gramian_TT: Tensor, step: Any) -> tuple[Tensor, Tensor]:
-        """`w J`, group by group of the rule's partition."""
-        shared = tuple(gradients.roles.shared)
+        """`w J`, group by group of the rule's partition; the weights are means over the parameters."""
+        if not self._groups:
+            self._groups = self._partition(gradients)
         direction_P = torch.empty_like(rows_TP[0])
-        total_T = torch.zeros(len(rows_TP), dtype=torch.float64)
-        for name, parameters in self.balancer.partition(shared).items():
-            shown = self.balancer.shown(parameters)
-            if len(shown) < len(shared):
-                gramian_TT = gramian(rows_TP, gradients.columns_of(shown))
-            weights_T = self._decide(name, gramian_TT, step)
-            for each in gradients.columns_of(parameters):
-                direction_P[each] = weights_T.to(rows_TP) @ rows_TP[:, each]
-                total_T += weights_T * (each.stop - each.start) / gradients.columns
-        return direction_P, total_T
+        mean_T = torch.zeros(len(rows_TP), dtype=torch.float64)
+        for group in self._groups:
+            inner_TT = gramian_TT if group.shows_all else gramian(rows_TP, group.shown)
+            weights_T = self._decide(group.name, inner_TT, step)
+            for columns in group.columns:
+                torch.mv(rows_TP[:, columns].T, weights_T.to(rows_TP), out=direction_P[columns])
+                mean_T += weights_T * (columns.stop - columns.start) / gradients.columns
+        return direction_P, mean_T
+
+    def _partition(self, gradients: Gradients) -> list[_Group]:
+        shared = tuple(gradients.roles.shared)
+        return [
+            _Group(
+                name=name,
+                columns=gradients.columns_of(parameters),
+                shown=gradients.columns_of(shown := self.balancer.shown(parameters)),
+                shows_all=len(shown) == len(shared),
+            )
+            for name, parameters in self.balancer.partition(shared).items()
+        ]
 
     def _decide(self, name: str, gramian_TT: Tensor, step: Any) -> Tensor:
         """The rule's weights of one group, equal on all devices; every `every` steps anew."""
@@ -280,69 +317,6 @@ class RuleStep:
     def _divisor(self) -> float:
         scaler = self._module.scaler()
         return 1.0 if scaler is None else scaler.get_scale()
-
-    # gradients at the features
-
-    def _check_feature(self) -> None:
-        module = self._module
-        if not isinstance(module.network, Network):
-            raise IncompatibleStrategyError(f"`gradient.backend = feature` needs one backbone for all tasks. {_LOOP}")
-        names = tuple(f"backbone.{name}" for name, _ in module.network.backbone.named_parameters())
-        apart = len(self.balancer.partition(names)) > 1 or len(self.balancer.shown(names)) < len(names)
-        if self.balancer.kind == "jacobian" or apart:
-            raise IncompatibleStrategyError(f"`gradient.backend = feature` has no gradients of parameters. {_LOOP}")
-        if module.settings.accumulate > 1:
-            raise HyperparameterError(f"`gradient.backend = feature` needs training.accumulate=1. {_LOOP}")
-
-    def _feature_step(
-        self, gradients: Gradients, features_NF: Tensor, losses: Sequence[Tensor], counts: Sequence[float]
-    ) -> None:
-        """The Gramian of the gradients at the features, then one backward pass through the backbone."""
-        module = self._module
-        counts_T = torch.tensor(counts, dtype=torch.float64, device=module.device)
-        sums_T = torch.stack([loss.detach() for loss in losses]).double() * counts_T
-        if module.trainer.world_size > 1:
-            shared_TT = torch.stack([counts_T, sums_T])
-            torch.distributed.all_reduce(shared_TT)
-            everywhere_T, sums_T = shared_TT
-        else:
-            everywhere_T = counts_T
-        present = everywhere_T.nonzero().flatten().tolist()
-        if not present:
-            return
-        losses_T = sums_T / everywhere_T.clamp(min=1.0)
-        divisor, rows = self._divisor(), []
-        for task, slope in zip(present, self._slopes(present, losses_T), strict=True):
-            own = gradients.roles.own[task]
-            # the share of this device's examples, and nothing without any
-            share = slope * counts[task] / everywhere_T[task].item() / divisor
-            row_NF, *values = torch.autograd.grad(self._scaled(losses[task]), [features_NF, *own], retain_graph=True)
-            rows.append(row_NF.flatten().float() * share)
-            for parameter, value in zip(own, values, strict=True):
-                parameter.grad = self._summed(value * share)
-        rows_TE = torch.stack(rows)
-        gramian_TT = self._summed(gramian(rows_TE))
-        step = module.step_info(present, losses_T[present].cpu())
-        weights_T = self._decide("", gramian_TT, step)
-        if self.balancer.heads == "weighted":
-            for weight, task in zip(weights_T.tolist(), present, strict=True):
-                for parameter in gradients.roles.own[task]:
-                    assert parameter.grad is not None
-                    parameter.grad *= weight
-        direction_NF = (weights_T.to(rows_TE) @ rows_TE).view_as(features_NF).to(features_NF.dtype)
-        shared = list(gradients.roles.shared.values())
-        found = torch.autograd.grad(features_NF, shared, direction_NF, allow_unused=True)
-        for parameter, value in zip(shared, found, strict=True):
-            parameter.grad = None if value is None else self._summed(value)
-        self._module.record.gradients(present, gramian_TT, weights_T)
-        self._module.record.weights(present, weights_T.tolist())
-
-    def _summed(self, value: Tensor) -> Tensor:
-        """Over devices."""
-        if self._module.trainer.world_size > 1:
-            value = value.contiguous()
-            torch.distributed.all_reduce(value)
-        return value
 
     def _state(self, name: str) -> State:
         if name not in self._states:

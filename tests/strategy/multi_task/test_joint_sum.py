@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transfuse.models.predict import predict
 from transfuse.randomness import make_generator
 from transfuse.strategy.multi_task import JointSum
 from transfuse.training.losses import task_loss
+from transfuse.types import EmptyTaskError
 
 
 def test_the_objective_is_the_plain_sum_and_every_weight_is_one() -> None:
@@ -68,3 +70,12 @@ def test_gradient_reaches_the_backbone_from_each_task(tmp_path: Path) -> None:
         assert parameter.grad is not None
         expected = parameter - 0.1 * parameter.grad
         assert torch.allclose(trained.state_dict()[name], expected, atol=1e-6), name
+
+
+def test_a_task_without_labels_is_told_before_training(tmp_path: Path) -> None:
+    development = make_development(SIGN, VALUE)
+    nothing = torch.full_like(development.train.targets["sign"], -1)
+    train = replace(development.train, targets={**development.train.targets, "sign": nothing})
+    description = make_context(make_setting(development), PerTask(), tmp_path).base_models.description
+    with pytest.raises(EmptyTaskError, match="Task sign of data=toy has no label in the training split"):
+        JointSum().check(replace(development, train=train), description)

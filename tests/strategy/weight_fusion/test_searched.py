@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from transfuse.strategy.cma_es import cma_es
 from transfuse.strategy.weight_fusion import (
     Della,
     GreedySoup,
@@ -13,7 +14,6 @@ from transfuse.strategy.weight_fusion import (
     UniformSoup,
     merge,
 )
-from transfuse.strategy.weight_fusion.cma_es import cma_es
 from transfuse.strategy.weight_fusion.depth import depth_parts
 from transfuse.strategy.weight_fusion.search_space import Value, search_space, with_values
 from transfuse.types import HyperparameterError, MissingBaseError, NeedsContextError

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from transfuse.base_models.model import Description
-from transfuse.strategy.base import Arm, Context, TrainedStrategy
+from transfuse.strategy.base import Arm, Context, Strategy, TrainedStrategy
 from transfuse.strategy.trained import finished, order_seed
 from transfuse.suggest import nearest
-from transfuse.types import Development, HyperparameterError, ProblemKind
+from transfuse.types import Development, EmptyTaskError, HyperparameterError, ProblemKind
 
 if TYPE_CHECKING:
     from transfuse.training.balancer import Balancer
@@ -28,7 +28,26 @@ _SCALES = ("sum", "published", "sum_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiTask(TrainedStrategy, ABC):
+class MultiTask(Strategy, ABC):
+    """One shared network for several tasks."""
+
+    family: ClassVar[str] = "multi_task"
+    problems: ClassVar[frozenset[ProblemKind]] = frozenset({"multi_task"})
+
+    def check(self, development: Development, base_models: Description) -> None:
+        """The problem must have several tasks, each with a label in the training split."""
+        from transfuse.training.labels import labelled
+
+        super().check(development, base_models)
+        for task in development.tasks:
+            if not bool(labelled(task, development.train.targets[task.name]).any()):
+                raise EmptyTaskError(
+                    f"Task {task.name} of data={development.name} has no label in the training split. Leave it out?"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balancing(MultiTask, TrainedStrategy, ABC):
     """A balancer: it changes how the T tasks become one step, never the data, the losses' definition or the heads.
 
     It never sees the network, the optimizer or the device.
@@ -39,9 +58,6 @@ class MultiTask(TrainedStrategy, ABC):
             as long as that of the plain sum.
     """
 
-    family: ClassVar[str] = "multi_task"
-    problems: ClassVar[frozenset[ProblemKind]] = frozenset({"multi_task"})
-
     scale: str = "sum"
 
     def __post_init__(self) -> None:
@@ -49,7 +65,7 @@ class MultiTask(TrainedStrategy, ABC):
             raise HyperparameterError(f"`scale` should be {', '.join(_SCALES)}. Found `scale = {self.scale}`.")
 
     def check(self, development: Development, base_models: Description) -> None:
-        """The problem must have several tasks, and those that the fields name."""
+        """What all multi-task methods ask, and numbers for each task in the fields that hold them."""
         super().check(development, base_models)
         names = [task.name for task in development.tasks]
         for field, values in self.per_task().items():
@@ -64,6 +80,10 @@ class MultiTask(TrainedStrategy, ABC):
         """What is carried from step to step, for the tasks of these names."""
 
     def start(self, context: Context) -> Arm:
+        """As `arm`."""
+        return self.arm(context)
+
+    def arm(self, context: Context) -> Arm:
         """One backbone with a head a task, trained on all tasks at once."""
         from transfuse.training.multi_task import MultiTaskModule
 

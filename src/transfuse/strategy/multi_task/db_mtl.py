@@ -77,7 +77,7 @@ class DBMTL(JacobianRule):
         tensors["calls"] = tensors["calls"] + 1
         decay = self.beta / int(tensors["calls"]) ** self.sigma
         tensors["kept"][at] *= decay
-        averages = _averages(jacobian_TP, state)
+        averages = state.rows("averages", jacobian_TP)
         shrinks_T = _loss_slopes(jacobian_TP, step)
         for row_P, position, slope in zip(jacobian_TP, at, shrinks_T, strict=True):
             averages[position].mul_(decay).add_(row_P, alpha=(1.0 - decay) * slope)
@@ -104,12 +104,3 @@ def _loss_slopes(jacobian_TP: Tensor, step: StepInfo) -> list[float]:
     require_positive(step.losses_T, step, _EPS, "multi_task/db_mtl")
     slopes: list[float] = (1.0 / (step.losses_T + _EPS).clamp(min=_EPS)).tolist()
     return slopes
-
-
-def _averages(jacobian_TP: Tensor, state: RuleState) -> Tensor:
-    """B of all tasks, on the device of the gradients."""
-    known = state.tensors.get("averages")
-    if known is None:
-        known = jacobian_TP.new_zeros(len(state.names), jacobian_TP.shape[1])
-    state.tensors["averages"] = known.to(jacobian_TP.device)
-    return state.tensors["averages"]

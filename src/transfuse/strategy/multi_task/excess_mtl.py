@@ -69,7 +69,7 @@ class ExcessMTL(JacobianRule):
     def solve(self, jacobian_TP: Tensor, state: RuleState, step: StepInfo) -> Directed:
         """Updates the sums of squares, then the weights."""
         at, tensors = step.positions, state.tensors
-        excess_T = _excess(jacobian_TP, _squares(jacobian_TP, state), at)
+        excess_T = _excess(jacobian_TP, state.rows("squares", jacobian_TP), at)
         if int(tensors["calls"]) < self.warmup_steps:
             tensors["first"][at] += excess_T
             tensors["measured"][at] += 1
@@ -93,15 +93,6 @@ def moved(logits_T: Tensor, moves_T: Tensor) -> Tensor:
     """Log weights of `w exp(moves)`, whose sum of weights stays: tasks that are not here keep theirs."""
     new_T = logits_T + moves_T
     return new_T + (logits_T.logsumexp(dim=0) - new_T.logsumexp(dim=0))
-
-
-def _squares(jacobian_TP: Tensor, state: RuleState) -> Tensor:
-    """Sums of squares of all tasks, on the device of the gradients."""
-    known = state.tensors.get("squares")
-    if known is None:
-        known = jacobian_TP.new_zeros(len(state.names), jacobian_TP.shape[1])
-    state.tensors["squares"] = known.to(jacobian_TP.device)
-    return state.tensors["squares"]
 
 
 def _excess(jacobian_TP: Tensor, squares: Tensor, at: list[int]) -> Tensor:

@@ -19,7 +19,7 @@ class GeometricLoss(LossWeighting):
     """(prod_t L_t)^(1/T): independent of the losses' scales; a loss near 0 takes all the weight.
 
     Attributes:
-        eps: added to each loss inside the logarithm, > 0.
+        eps: the smallest loss that the logarithm sees, > 0.
 
     Reference:
         Chennupati et al. 2019, "MultiNet++", 1904.08492.
@@ -37,6 +37,6 @@ class GeometricLoss(LossWeighting):
         return float(tasks)
 
     def published(self, losses_T: Tensor, state: nn.Module | None, step: StepInfo) -> Tensor:
-        """exp(mean_t log L_t)."""
+        """exp(mean_t log L_t): a product would underflow."""
         require_positive(losses_T, step, 0.0, self.name)
-        return (losses_T + self.eps).log().mean().exp()
+        return losses_T.clamp(min=self.eps).log().mean().exp()

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
-from transfuse.strategy.multi_task.base import MultiTask
+from transfuse.strategy.multi_task.base import Balancing
 from transfuse.types import HyperparameterError, TransfuseError
 
 if TYPE_CHECKING:
@@ -19,8 +20,21 @@ class InvalidLossError(TransfuseError):
     """A method that takes logarithms of losses met a negative one."""
 
 
+class PerTaskParameter(nn.Module):
+    """One learned number a task.
+
+    Args:
+        tasks: how many.
+        initial: where they start.
+    """
+
+    def __init__(self, tasks: int, initial: float) -> None:
+        super().__init__()
+        self.s_T = nn.Parameter(torch.full((tasks,), initial))
+
+
 @dataclass(frozen=True, kw_only=True)
-class LossWeighting(MultiTask, ABC):
+class LossWeighting(Balancing, ABC):
     """A balancer that turns the T losses into one scalar, optimized by plain backpropagation.
 
     It weights the heads too.

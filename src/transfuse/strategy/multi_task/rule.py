@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from transfuse.strategy.multi_task.base import MultiTask
+from transfuse.strategy.multi_task.base import Balancing
 from transfuse.strategy.multi_task.state import RuleState
 from transfuse.types import HyperparameterError
 
@@ -21,7 +21,7 @@ REDUCTIONS = ("jacobian", "gradient")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule(MultiTask, ABC):
+class Rule(Balancing, ABC):
     """A balancer that makes one direction out of the tasks' gradients g_t with respect to the shared parameters.
 
     Attributes:
@@ -48,6 +48,11 @@ class Rule(MultiTask, ABC):
             _require_one("gradient", key, ("backend", "reduce"))
         _require_one("gradient.backend", self.backend, BACKENDS)
         _require_one("gradient.reduce", self.reduction, REDUCTIONS)
+        if self.transform == "imtl_l" and self.reduction == "gradient":
+            raise HyperparameterError(
+                "`transform = imtl_l` learns from the losses of all devices. Found `gradient.reduce = gradient`. "
+                "Did you mean gradient.reduce=jacobian?"
+            )
 
     @property
     def backend(self) -> str:

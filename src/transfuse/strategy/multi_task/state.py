@@ -25,6 +25,14 @@ class RuleState:
         self.names = names
         self.tensors: dict[str, Tensor] = tensors
 
+    def rows(self, name: str, jacobian_TP: Tensor) -> Tensor:
+        """The tensor `name` with a row like those of the Jacobian for each task, zeros at first, on its device."""
+        known = self.tensors.get(name)
+        if known is None:
+            known = jacobian_TP.new_zeros(len(self.names), jacobian_TP.shape[1])
+        self.tensors[name] = known.to(jacobian_TP.device)
+        return self.tensors[name]
+
     def state_dict(self) -> dict[str, object]:
         """For a training checkpoint: names, and copies of the tensors."""
         return {"names": list(self.names), "tensors": {key: value.clone() for key, value in self.tensors.items()}}

@@ -6,27 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from transfuse.strategy.multi_task.loss_weighting import LossWeighting
+from transfuse.strategy.multi_task.loss_weighting import LossWeighting, PerTaskParameter
 from transfuse.types import HyperparameterError
 
 if TYPE_CHECKING:
     from transfuse.training.step import StepInfo
-
-
-class LogVariances(nn.Module):
-    """s, one number a task.
-
-    Args:
-        tasks: how many.
-        initial: where they start.
-    """
-
-    def __init__(self, tasks: int, initial: float) -> None:
-        super().__init__()
-        self.s_T = nn.Parameter(torch.full((tasks,), initial))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +50,13 @@ class UncertaintyWeighting(LossWeighting):
         """At s = 0 each loss counts half."""
         return 2.0
 
-    def init(self, tasks: tuple[str, ...]) -> LogVariances:
+    def init(self, tasks: tuple[str, ...]) -> PerTaskParameter:
         """S."""
-        return LogVariances(len(tasks), self.initial)
+        return PerTaskParameter(len(tasks), self.initial)
 
     def published(self, losses_T: Tensor, state: nn.Module | None, step: StepInfo) -> Tensor:
         """sum_t (exp(-s_t) L_t / 2 + s_t / 2)."""
-        assert isinstance(state, LogVariances)
+        assert isinstance(state, PerTaskParameter)
         s_T = state.s_T[step.positions]
         penalty_T = s_T if self.form == "kendall" else nn.functional.softplus(s_T)
         return ((-s_T).exp() * losses_T / 2 + penalty_T / 2).sum()

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfuse.strategy.multi_task.base import Array, PerTask, of_tasks
-from transfuse.strategy.multi_task.dual_cone import project
-from transfuse.strategy.multi_task.gradient_rule import GradientRule
-from transfuse.strategy.multi_task.state import RuleState
-from transfuse.types import HyperparameterError
-
-if TYPE_CHECKING:
-    from transfuse.training.step import StepInfo
+from transfuse.strategy.multi_task.base import Array
+from transfuse.strategy.multi_task.dual_cone import DualConeRule, project
 
 
 @dataclass(frozen=True, kw_only=True)
-class UPGrad(GradientRule):
+class UPGrad(DualConeRule):
     """w = sum_t proj(p_t e_t): no task gets worse, to first order, and each has its share.
 
     Attributes:
@@ -31,31 +23,12 @@ class UPGrad(GradientRule):
         Quinton & Rey 2024, "Jacobian Descent for Multi-Objective Optimization", 2406.16232.
     """
 
-    preference: PerTask | None = None
-    reg_eps: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.reg_eps >= 0:
-            raise HyperparameterError(f"`reg_eps` should be >= 0. Found `reg_eps = {self.reg_eps}`.")
-
-    def per_task(self) -> Mapping[str, PerTask | None]:
-        """One number a task."""
-        return {"preference": self.preference}
-
-    def factor(self, weights_T: Array) -> float:
-        """The paper averages."""
-        return float(len(weights_T))
-
-    def solve(self, gramian_TT: Array, state: RuleState, step: StepInfo) -> tuple[Array, float]:
+    def weigh_all(self, gramian_TT: Array, preference_T: Array) -> Array:
         """Projections, exact."""
-        tasks = len(gramian_TT)
-        preference_T = of_tasks(self.preference, step.names, step.tasks, 1.0 / tasks)
-        return weigh_upgrad(gramian_TT, preference_T, self.reg_eps), 0.0
+        return weigh_upgrad(gramian_TT, preference_T, self.reg_eps)
 
 
 def weigh_upgrad(gramian_TT: Array, preference_T: Array, reg_eps: float = 0.0) -> Array:
     """`sum_t proj(p_t e_t)`, (T,)."""
-    parts = [project(gramian_TT, row, reg_eps) for row in np.diag(preference_T)]
-    total: Array = np.sum(parts, axis=0)
+    total: Array = project(gramian_TT, np.diag(preference_T), reg_eps).sum(axis=0)
     return total

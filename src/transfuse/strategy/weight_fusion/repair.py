@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from transfuse.base_models.model import Description
-from transfuse.conformity import under
 from transfuse.models.batch_norm import full_batches, reestimate
 from transfuse.strategy.base import Context, FusedModel
-from transfuse.strategy.weight_fusion.base import BatchNormMode, Fused, WeightFusion, predictions
+from transfuse.strategy.weight_fusion.base import predictions
 from transfuse.strategy.weight_fusion.diagnostics import verdict
 from transfuse.strategy.weight_fusion.judging import validation_scores
-from transfuse.strategy.weight_fusion.linear import LinearMerge
 from transfuse.strategy.weight_fusion.measuring import check_examples
 from transfuse.strategy.weight_fusion.parts import take_apart
 from transfuse.strategy.weight_fusion.renormalization import (
@@ -32,13 +29,14 @@ from transfuse.strategy.weight_fusion.renormalization import (
     unit_moments,
 )
 from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
-from transfuse.types import Development, HyperparameterError
+from transfuse.strategy.weight_fusion.wrapping import Wrapping
+from transfuse.types import HyperparameterError
 
 _TRACED = 4  # examples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repair(WeightFusion):
+class Repair(Wrapping):
     """`y' = (y - mean) deviation* / deviation + mean*` for each hidden unit y of what the inner method makes.
 
     `mean*` and `deviation*` are averages of the members' on the same training inputs: with the inner method's shares
@@ -70,12 +68,7 @@ class Repair(WeightFusion):
 
     needs: ClassVar[str] = "the networks and training inputs"
 
-    inner: WeightFusion = field(default_factory=LinearMerge)
     examples: int = 1024
-    batch_norm: BatchNormMode = field(default="reestimate", init=False, repr=False)
-    fuse: Fused | None = field(default=None, init=False, repr=False)
-    only: tuple[str, ...] = field(default=(), init=False, repr=False)
-    skip: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, TensorFusion) or not self.inner.align_models:
@@ -83,25 +76,13 @@ class Repair(WeightFusion):
                 f"`inner` should be a weight fusion that works on base models as they are, tensor by tensor, such as "
                 f"weight_fusion/linear. Found {self.inner.name}. Did you mean align=weight_matching beside it?"
             )
-        if self.inner.searches:
-            fields = ", ".join(f"{name} = search" for name in self.inner.searches)
-            raise HyperparameterError(f"`inner` should have numbers: what is repaired is not searched. Found {fields}.")
+        self._refuse_searches("as what is repaired is not searched")
         if self.inner.batch_norm != "reestimate":
             raise HyperparameterError(
                 f"`inner.batch_norm` should be reestimate: that is how BatchNorm is repaired. "
                 f"Found `inner.batch_norm = {self.inner.batch_norm}`."
             )
         check_examples(self.examples)
-
-    @property
-    def uses_base(self) -> bool:
-        """The inner method's."""
-        return self.inner.uses_base
-
-    def check(self, development: Development, base_models: Description) -> None:
-        """The inner method's."""
-        with under("inner"):
-            self.inner.check(development, base_models)
 
     def apply(self, context: Context) -> FusedModel:
         """Fuses by the inner method, and repairs."""

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from transfuse.base_models.model import Description
-from transfuse.conformity import under
 from transfuse.metrics import higher_is_better
 from transfuse.randomness import derive_seed
 from transfuse.strategy.base import Context, FusedModel
-from transfuse.strategy.weight_fusion.base import BatchNormMode, Fused, WeightFusion, predictions
-from transfuse.strategy.weight_fusion.cma_es import cma_es
+from transfuse.strategy.cma_es import cma_es
+from transfuse.strategy.weight_fusion.base import predictions
 from transfuse.strategy.weight_fusion.depth import depth_parts
 from transfuse.strategy.weight_fusion.diagnostics import describe, verdict
 from transfuse.strategy.weight_fusion.judging import Outputs, best, honest_scores, selection_score, validation_scores
-from transfuse.strategy.weight_fusion.linear import LinearMerge
 from transfuse.strategy.weight_fusion.measured import Measured
 from transfuse.strategy.weight_fusion.merging import merge_state_dicts
 from transfuse.strategy.weight_fusion.parts import Parts, take_apart
 from transfuse.strategy.weight_fusion.search_space import ByPart, Value, is_searchable, search_space, with_values
 from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
-from transfuse.types import Development, HyperparameterError, NonFiniteError
+from transfuse.strategy.weight_fusion.wrapping import Wrapping
+from transfuse.types import HyperparameterError, NonFiniteError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searched(WeightFusion):
+class Searched(Wrapping):
     """The inner method with the best of `trials` sets of hyper-parameters on validation data, by CMA-ES.
 
     Searched are its float fields (scale, density, t, ...) and its models' weights: for the embedding, each third of
@@ -52,13 +50,8 @@ class Searched(WeightFusion):
         Akiba et al. 2024 (2403.13187).
     """
 
-    inner: WeightFusion = field(default_factory=LinearMerge)
     trials: int = 60
     dimension: int = 12
-    batch_norm: BatchNormMode = field(default="reestimate", init=False, repr=False)
-    fuse: Fused | None = field(default=None, init=False, repr=False)
-    only: tuple[str, ...] = field(default=(), init=False, repr=False)
-    skip: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, TensorFusion):
@@ -68,23 +61,11 @@ class Searched(WeightFusion):
             )
         if not is_searchable(self.inner):
             raise HyperparameterError(f"`inner` should have numbers that can be searched. Found {self.inner.name}.")
-        if self.inner.searches:
-            fields = ", ".join(f"{name} = search" for name in self.inner.searches)
-            raise HyperparameterError(f"`inner` should have numbers, which are searched here. Found {fields}.")
+        self._refuse_searches("which are searched here")
         if self.trials < 1:
             raise HyperparameterError(f"`trials` should be >= 1. Found `trials = {self.trials}`.")
         if self.dimension < 1:
             raise HyperparameterError(f"`dimension` should be >= 1. Found `dimension = {self.dimension}`.")
-
-    @property
-    def uses_base(self) -> bool:
-        """The inner method's."""
-        return self.inner.uses_base
-
-    def check(self, development: Development, base_models: Description) -> None:
-        """The inner method's."""
-        with under("inner"):
-            self.inner.check(development, base_models)
 
     def apply(self, context: Context) -> FusedModel:
         """Tries, and makes the best anew."""
