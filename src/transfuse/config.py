@@ -207,7 +207,8 @@ def _target(path: str, key: str) -> Any:
 
 
 def _parameters(target: Any) -> tuple[str, ...]:
-    return tuple(name for name in inspect.signature(target).parameters if name not in _SET_BY_US)
+    given = () if inspect.isclass(target) else _SET_BY_US  # builders of networks are functions
+    return tuple(name for name in inspect.signature(target).parameters if name not in given)
 
 
 def _architecture(node: Any, key: str) -> Architecture:

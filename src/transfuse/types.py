@@ -63,6 +63,10 @@ class NeedsContextError(TransfuseError):
     """A library call lacks the data, the network or the training that the method needs."""
 
 
+class StateMismatchError(TransfuseError):
+    """A saved state of a training, or of its balancer, belongs to other tasks."""
+
+
 class NonFiniteError(TransfuseError):
     """Weights, losses or gradients are NaN or infinite."""
 
@@ -126,7 +130,7 @@ class Split:
     Attributes:
         inputs: (N, *input shape), float32, already scaled by statistics of the training split.
         targets: task name -> (N,) int64 class indices, -1 for unlabelled | (N, C) float32 zeros and ones | (N, C)
-            float32 values.
+            float32 values; NaN for unlabelled.
         ids: (N,) int64, unique among all examples of the data set; they tie stored predictions to examples.
     """
 
@@ -188,9 +192,9 @@ class Development:
 
         def only(split: Split) -> Split:
             alone = replace(split, targets={name: split.targets[name]})
-            if task.kind != "classification" or bool((split.targets[name] >= 0).all()):
-                return alone
-            return alone.select(split.targets[name] >= 0)
+            values = split.targets[name]
+            labelled_N = values >= 0 if task.kind == "classification" else ~values.isnan().all(1)
+            return alone if bool(labelled_N.all()) else alone.select(labelled_N)
 
         return replace(
             self,

