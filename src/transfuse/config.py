@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +62,7 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | No
     _check_top(plain)
     plain["paths"] = {key: str(absolute(path)) for key, path in plain["paths"].items()}
     built = {group: _built(plain[group], group) for group in _GROUPS if group not in ("model", "paths")}
+    _check_tuned(built["evaluation"].tuned, plain)
     outputs = absolute(plain["paths"]["outputs"])
     tracker: Tracker = built["tracking"].at(outputs)
     return Run(
@@ -81,6 +82,13 @@ def read(config: DictConfig, folder: Path, parent: Callable[[Tracker], str] | No
         parent=None if parent is None else partial(parent, tracker),
         plain=plain,
     )
+
+
+def _check_tuned(keys: Sequence[str], plain: Mapping[str, Any]) -> None:
+    for key in keys:
+        group, _, name = key.partition(".")
+        if name not in plain[group]:
+            raise ConfigError(f"`evaluation.tuned` names {key}.{nearest(name, plain[group], parent=group)}")
 
 
 def _aligned(strategy: Strategy, align: Matcher | Unaligned) -> Strategy:

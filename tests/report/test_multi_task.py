@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from transfuse.metrics import delta_m
-from transfuse.report import IncomparableBaselineError, add_delta_m, compare, read_sweep
+from transfuse.report import IncomparableBaselineError, UnstableBaselineWarning, add_delta_m, compare, read_sweep
 from transfuse.tracking.record import RunRecord
 
 
@@ -131,3 +131,21 @@ def test_missing_scores_and_zero_baselines_are_said(sweep) -> None:
         "multi_task/joint_sum seed 0: delta_m leaves out b, whose baseline is 0.",
         "multi_task/upgrad seed 0: delta_m is unknown, no test score of a.",
     )
+
+
+def test_a_baseline_that_is_too_good_is_told_with_both_values(sweep) -> None:
+    near = {"test/a/accuracy": 0.8, "test/b/rmse": 0.01, "test/b/r2": 0.9999}  # 1 % of the mean's error
+    sweep.multi_task("baseline/single_task", accuracy=0.8, rmse=0.01, metrics=near)
+    sweep.multi_task("multi_task/joint_sum", accuracy=0.88, rmse=0.03)
+    with pytest.warns(UnstableBaselineWarning, match=r"error of b, below 5 %.*-95.000 with it, 10.000 without"):
+        completion = add_delta_m(read_sweep(sweep.folder).records)
+    assert any("-95.000 with it" in note for note in completion.notes)
+    added = {folder.name: values for folder, values in completion.added.items()}
+    assert added["1"]["test/delta_m"] == pytest.approx(-95.0)
+
+
+def test_a_baseline_of_a_tenth_is_stable(sweep) -> None:
+    far = {"test/a/accuracy": 0.8, "test/b/rmse": 0.1, "test/b/r2": 0.99}
+    sweep.multi_task("baseline/single_task", accuracy=0.8, rmse=0.1, metrics=far)
+    sweep.multi_task("multi_task/joint_sum", accuracy=0.88, rmse=0.3)
+    assert add_delta_m(read_sweep(sweep.folder).records).notes == ()

@@ -25,6 +25,8 @@ class Evaluation:
             has figures), `always` or `never`. Its tables are written in any case.
         inference: how a fused network runs its members: `loop` one after the other, `stacked` as one network where
             their architecture allows it, `auto` the faster one.
+        tuned: settings of `training` or `base_models`, such as `training.lr`, that a sweep has a grid of and of which
+            each strategy takes its best on validation data, seed by seed. Reports then count the chosen runs alone.
     """
 
     selection_metric: str | None = None
@@ -33,6 +35,7 @@ class Evaluation:
     batch_size: int = 1024
     figures: Literal["auto", "always", "never"] = "auto"
     inference: Inference = "auto"
+    tuned: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field, least in (("cross_fit", 2), ("latency_repeats", 1), ("batch_size", 1)):
@@ -45,6 +48,12 @@ class Evaluation:
             raise HyperparameterError(
                 f"`inference` should be auto, loop or stacked. Found `inference = {self.inference}`."
             )
+
+        for key in self.tuned:
+            if key.partition(".")[0] not in ("training", "base_models") or key.count(".") != 1:
+                raise HyperparameterError(
+                    f"`tuned` should name settings of training or base_models, such as training.lr. Found {key}."
+                )
 
     def draws(self, *, alone: bool) -> bool:
         """Whether figures are drawn; `alone` says that the run is not a job of a sweep."""

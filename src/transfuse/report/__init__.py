@@ -7,7 +7,7 @@ from pathlib import Path
 from transfuse.report.compare import compare, comparison
 from transfuse.report.comparison import Comparison, Row, Table
 from transfuse.report.leaderboard import write_report
-from transfuse.report.multi_task import Completion, IncomparableBaselineError, add_delta_m
+from transfuse.report.multi_task import Completion, IncomparableBaselineError, UnstableBaselineWarning, add_delta_m
 from transfuse.report.sweeps import Failure, Sweep, find_sweep, job_folders, read_sweep
 from transfuse.report.tables import WIDE, render
 
@@ -19,6 +19,7 @@ __all__ = [
     "Row",
     "Sweep",
     "Table",
+    "UnstableBaselineWarning",
     "add_delta_m",
     "compare",
     "comparison",

@@ -9,6 +9,7 @@ from typing import Any
 
 from transfuse.metrics import metric_of
 from transfuse.report.labels import Settings, differing, joined
+from transfuse.report.picked import Picked, pick, without
 from transfuse.tracking.record import RunRecord
 from transfuse.types import Task
 
@@ -86,14 +87,19 @@ class Contest:
 
 
 def contests(records: Mapping[Path, RunRecord]) -> tuple[Contest, ...]:
-    """The contests of a sweep, in the order in which they occur; failed runs are left out."""
-    finished = {folder: record for folder, record in records.items() if record.status == "finished"}
+    """The contests of a sweep, in the order in which they occur.
+
+    Failed runs are left out, and those that lose on validation data where `evaluation.tuned` names settings of which
+    each strategy takes its best.
+    """
+    picked = pick({folder: record for folder, record in records.items() if record.status == "finished"})
+    finished = picked.records
     data = _titles(finished, "data", frozenset())
     model = _titles(finished, "model", frozenset({"sharing"}))
     groups: dict[tuple[str, str, str], dict[Path, RunRecord]] = {}
     for folder, record in finished.items():
         groups.setdefault((data[folder], model[folder], record.problem["kind"]), {})[folder] = record
-    return tuple(_contest(*key, group) for key, group in groups.items())
+    return tuple(_contest(*key, group, picked) for key, group in groups.items())
 
 
 def matching(entry: Entry, candidates: Sequence[Entry]) -> Entry | None:
@@ -115,7 +121,7 @@ def _same_test(mine: Entry, other: Entry) -> bool:
     return mine.record.fingerprints.get("test") == other.record.fingerprints.get("test")
 
 
-def _contest(data: str, model: str, kind: str, records: Mapping[Path, RunRecord]) -> Contest:
+def _contest(data: str, model: str, kind: str, records: Mapping[Path, RunRecord], picked: Picked) -> Contest:
     entries: dict[tuple[str, int], Entry] = {}
     repeated = []
     for entry in _entries(records):
@@ -131,7 +137,7 @@ def _contest(data: str, model: str, kind: str, records: Mapping[Path, RunRecord]
         tasks=tuple(Task(name=task["name"], kind=task["kind"], outputs=0) for task in problem["tasks"]),
         selection_metric=problem["selection_metric"],
         entries=tuple(entries.values()),
-        notes=tuple(repeated),
+        notes=(*picked.notes, *repeated),
     )
 
 
@@ -177,4 +183,4 @@ def _outside(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without the parts that are told apart by other means, but with how the model shares layers."""
     model = config.get("model", {})
     sharing = {"model.sharing": model["sharing"]} if isinstance(model, Mapping) and "sharing" in model else {}
-    return {key: value for key, value in config.items() if key not in _APART} | sharing
+    return without({key: value for key, value in config.items() if key not in _APART} | sharing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,10 @@ _BUDGET = ("epochs", "steps", "batch_size", "accumulate")
 
 class IncomparableBaselineError(TransfuseError):
     """Single-task runs of the same data and seed exist, but with another model, budget or split."""
+
+
+class UnstableBaselineWarning(UserWarning):
+    """A single-task network is so good that a ratio to its score means little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +139,8 @@ def _changes(tasks: Sequence[Task], entry: Entry, baseline: Entry) -> tuple[Scor
     if entry is baseline:
         ones = {f"test/{task}/normalized": 1.0 for task, values in single.items() if values}
         return {"test/delta_m": 0.0, "test/delta_m_literature": 0.0, **ones}, []
-    unstable = unstable_tasks(single)
-    single = {task: values for task, values in single.items() if task not in unstable}
+    zero = unstable_tasks(single)
+    single = {task: values for task, values in single.items() if task not in zero}
     multi = _by_task(tasks, entry.record)
     missing = [task for task, values in single.items() if set(values) - set(multi[task])]
     if missing or not any(single.values()):
@@ -144,7 +150,33 @@ def _changes(tasks: Sequence[Task], entry: Entry, baseline: Entry) -> tuple[Scor
         "test/delta_m_literature": delta_m_literature(multi, single),
         **{f"test/{task}/normalized": value for task, value in normalized(multi, single).items()},
     }
-    return values, [f"{where}: delta_m leaves out {task}, whose baseline is 0." for task in unstable]
+    notes = [f"{where}: delta_m leaves out {task}, whose baseline is 0." for task in zero]
+    return values, notes + _unstable(where, multi, single, baseline.record)
+
+
+def _unstable(where: str, multi: Mapping[str, Scores], single: Mapping[str, Scores], record: RunRecord) -> list[str]:
+    """A note, and a warning, on tasks whose single-task network is too good to divide by."""
+    unstable = unstable_tasks(single, _trivial(single, record))
+    if not unstable:
+        return []
+    stable = {task: values for task, values in single.items() if task not in unstable}
+    rest = f"{delta_m(multi, stable):.3f} without it" if any(stable.values()) else "there is no other task"
+    note = (
+        f"{where}: delta_m divides by the single-task error of {', '.join(unstable)}, below 5 % of the trivial "
+        f"predictor's: {delta_m(multi, single):.3f} with it, {rest}."
+    )
+    warnings.warn(note, UnstableBaselineWarning, stacklevel=2)
+    return [note]
+
+
+def _trivial(single: Mapping[str, Scores], record: RunRecord) -> dict[str, Scores]:
+    """What predicting the mean of the test targets gives: rmse / sqrt(1 - R^2)."""
+    found: dict[str, Scores] = {}
+    for task, values in single.items():
+        r2 = record.metrics.get(f"test/{task}/r2")
+        if "rmse" in values and r2 is not None and r2 < 1:
+            found[task] = {"rmse": values["rmse"] / math.sqrt(1 - r2)}
+    return found
 
 
 def _by_task(tasks: Sequence[Task], record: RunRecord) -> dict[str, Scores]:
