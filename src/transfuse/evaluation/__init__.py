@@ -1,6 +1,7 @@
 """Opens the test split, once, when the fused model is final: predictions, scores, costs."""
 
 from transfuse.evaluation.analysis import Analysis, analyse
+from transfuse.evaluation.balance_tables import write_balance_table
 from transfuse.evaluation.cost import inference_cost
 from transfuse.evaluation.normalized import write_normalized
 from transfuse.evaluation.predict import TestPredictor
@@ -17,6 +18,7 @@ __all__ = [
     "analyse",
     "evaluate",
     "inference_cost",
+    "write_balance_table",
     "write_normalized",
     "write_predictions",
     "write_tables",
