@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 STRATEGIES = sorted(path.relative_to(CONF / "strategy").with_suffix("") for path in CONF.glob("strategy/*/*.yaml"))
 FAMILIES = sorted(path.parent.name for path in ROOT.glob("src/transfuse/strategy/*/base.py"))
-COMPONENTS = {"weights"}  # parts that several methods share; no families
+COMPONENTS = {"weights", "sharing"}  # groups within a group: parts that several options share; no families
 WRAPPERS = {"weight_fusion/aligned"}  # made by the group `align`, not chosen by name
 TABLE = (ROOT / "README.md").read_text().partition("## Strategies")[2].partition("\n## ")[0]
 METHODS = [str(path) for path in STRATEGIES if path.parent.name not in COMPONENTS]
@@ -52,7 +52,8 @@ OPTIONS = sorted(
 
 def overrides(option: str) -> list[str]:
     group, _, name = option.partition("/")
-    chosen = f"strategy/weights={name.partition('/')[2]}" if name.startswith("weights/") else f"{group}={name}"
+    part, _, inner = name.rpartition("/")
+    chosen = f"{group}/{part}={inner}" if part in COMPONENTS else f"{group}={name}"
     return [chosen, *NEEDED.get(option, [])]
 
 

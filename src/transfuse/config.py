@@ -23,6 +23,7 @@ from transfuse.alignment import Matcher, Unaligned
 from transfuse.conformity import conforms, floated, hints, readable, with_key
 from transfuse.experiment import Run
 from transfuse.models.architecture import Architecture
+from transfuse.models.sharing import HardSharing
 from transfuse.strategy.base import Strategy
 from transfuse.strategy.weight_fusion import Aligned, WeightFusion
 from transfuse.suggest import nearest
@@ -221,18 +222,20 @@ def _parameters(target: Any) -> tuple[str, ...]:
 
 def _architecture(node: Any, key: str) -> Architecture:
     """An option of the `model` group: a recipe, and a builder that waits for the problem's shape and tasks."""
-    checked = _checked(node, key)
+    shared = node.get("sharing") if isinstance(node, Mapping) else None
+    checked = _checked({name: value for name, value in node.items() if name != "sharing"} if shared else node, key)
     name = str(checked["_target_"]).rpartition(".")[2].removeprefix("build_").lower()
-
     build = _instantiated({**checked, "_partial_": True}, key)
+    sharing = _built(shared, f"{key}.sharing") if shared else HardSharing()
 
     def make(**given: Any) -> Any:
         try:
-            return build(**given)
+            return sharing.build(build, **given)
         except HyperparameterError as error:
             raise ConfigError(with_key(str(error), key)) from error
 
-    return Architecture(name=name, recipe=checked, make=make)
+    recipe = checked if isinstance(sharing, HardSharing) else {**checked, "sharing": shared}
+    return Architecture(name=name, recipe=recipe, make=make)
 
 
 def _full_key(error: InstantiationException, key: str) -> str:

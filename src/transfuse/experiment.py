@@ -23,6 +23,7 @@ from transfuse.evaluation import (
     Result,
     analyse,
     evaluate,
+    write_balance_table,
     write_normalized,
     write_predictions,
     write_tables,
@@ -89,7 +90,7 @@ def prepare(run: Run) -> Prepared:
     development = problem.development
     with under("evaluation"):
         selection_metric = run.evaluation.metric_for(development.tasks)
-    fit = Fit(run.devices)
+    fit = Fit(run.devices, checkpoints=run.store / "training")
     if run.training.batch_size % fit.world_size:
         raise HyperparameterError(
             f"`training.batch_size` should be a multiple of the number of devices ({fit.world_size}). "
@@ -175,6 +176,7 @@ def _executed(prepared: Prepared) -> RunRecord:
     record.write(run.folder)
     numbers = named("analysis", {analysis.task.name: analysis.numbers for analysis in analyses})
     prepared.journal.finish(record, fused, numbers)
+    pool.fit.checkpoints.remove_all()
     return record
 
 
@@ -264,12 +266,15 @@ def show(run: Run, analyses: Sequence[Analysis], fused: FusedModel, members: Seq
     folder = run.folder / "analysis"
     write_tables(folder, analyses)
     write_weight_tables(folder, fused.diagnostics, members)
+    write_balance_table(folder, fused.history)
     if run.evaluation.draws(alone=run.parent is None):
-        from transfuse.report.run_figures import write_figures  # loads what only figures and reports need
+        from transfuse.report.balance_figures import write_balance_figures  # loads what only figures and reports need
+        from transfuse.report.run_figures import write_figures
         from transfuse.report.weight_figures import write_weight_figures
 
         write_figures(folder, analyses)
         write_weight_figures(folder, fused.diagnostics, members)
+        write_balance_figures(folder, fused.history)
 
 
 def failed_record(

@@ -10,8 +10,11 @@ from transfuse.alignment.specification import Permutation, Specification, Symbol
 from transfuse.alignment.specify import NothingToAlignError, specify
 from transfuse.alignment.straight_through import StraightThrough
 from transfuse.alignment.transport import TransportError, sinkhorn
+from transfuse.alignment.unit_correlations import unit_correlations
 from transfuse.alignment.verification import AlignmentError, verify
 from transfuse.alignment.weight_matching import WeightMatching, match_weights
+from transfuse.alignment.zip_matching import zip_units
+from transfuse.alignment.zipping import Zipped, check_zip, zip_states
 
 __all__ = [
     "ActivationMatching",
@@ -27,7 +30,9 @@ __all__ = [
     "Unaligned",
     "View",
     "WeightMatching",
+    "Zipped",
     "check_soft",
+    "check_zip",
     "incoming",
     "match_activations",
     "match_weights",
@@ -35,5 +40,8 @@ __all__ = [
     "specify",
     "squared_distance",
     "transport_units",
+    "unit_correlations",
     "verify",
+    "zip_states",
+    "zip_units",
 ]

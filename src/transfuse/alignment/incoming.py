@@ -61,6 +61,13 @@ def incoming(network: nn.Module, specification: Specification, inputs: Tensor) -
     return Incoming(keys=keys | unseen, order=(*keys, *unseen), products=tuple(dict.fromkeys(recorder.products)))
 
 
+def unmixable(specification: Specification, made: Incoming) -> list[str]:
+    """What keeps means of units from standing for units, for a message; empty where nothing does."""
+    blocks = [symbol.name for symbol in specification.symbols.values() if symbol.parent is not None]
+    found = [f"units within blocks ({', '.join(blocks)})"] if blocks else []
+    return [*found, f"activations multiplied by each other ({', '.join(made.products)})"] if made.products else found
+
+
 class _Recorder(TorchFunctionMode):
     """Notes the network's tensors among the arguments of every call, as they are or reshaped on the way.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from transfuse.alignment.incoming import Incoming, incoming
+from transfuse.alignment.incoming import Incoming, incoming, unmixable
 from transfuse.alignment.specification import Specification
 from transfuse.alignment.transport import ExactTransport, SoftTransport, Transport
 from transfuse.alignment.unit_distances import Family, WeightDistances, activation_distances
@@ -91,11 +91,9 @@ def check_soft(specification: Specification, made: Incoming) -> None:
     Raises:
         IncompatibleStrategyError: with the units or calls.
     """
-    blocks = [symbol.name for symbol in specification.symbols.values() if symbol.parent is not None]
-    if not blocks and not made.products:
+    found = unmixable(specification, made)
+    if not found:
         return
-    found = [f"units within blocks ({', '.join(blocks)})"] if blocks else []
-    found += [f"activations multiplied by each other ({', '.join(made.products)})"] if made.products else []
     raise IncompatibleStrategyError(
         f"With `regularization` > 0 units become means of units, which attention heads and groups cannot be. "
         f"Found {' and '.join(found)}. Did you mean regularization=0?"

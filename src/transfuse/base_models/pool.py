@@ -16,7 +16,7 @@ from transfuse.base_models.model import BaseModel, BaseModels, Description
 from transfuse.base_models.out_of_fold import fold_problems, named_for_fold, num_trainings, out_of_fold_logits
 from transfuse.base_models.recipe import Recipe
 from transfuse.base_models.store import Entry, Store
-from transfuse.base_models.train import joint_name, train
+from transfuse.base_models.train import checkpoint_key, joint_name, train
 from transfuse.data.splits import fingerprint
 from transfuse.metrics import scores
 from transfuse.models.predict import predict
@@ -251,6 +251,7 @@ class Pool(BaseModels):
         # members of separate steps of one training share its seconds; those of one step each have their part
         seconds = result.seconds / len(group) if recipe.train == "together" else result.seconds
         entries = self._put(group, networks, seconds)
+        self.fit.checkpoints.remove(checkpoint_key(group))
         found = {each.key: self._as_found(each, entries[each.key], trained_here=True) for each in group}
         members = tuple(item.model for item in found.values())
         self.on_trained(Trained(members=members, recipe=recipe, result=result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,13 @@ def train(fit: Fit, group: Sequence[Recipe], start: Callable[[Recipe], nn.Module
 def joint_name(group: Sequence[Recipe]) -> str:
     """What the training of a group is called."""
     return group[0].name if len(group) == 1 else f"{group[0].name} to {group[-1].name}"
+
+
+def checkpoint_key(group: Sequence[Recipe]) -> str:
+    """What the checkpoints of a group's training are called; members of one step depend on who is among them."""
+    if group[0].train == "one_by_one":
+        return group[0].training_key
+    return hashlib.sha256("".join(recipe.key for recipe in group).encode()).hexdigest()
 
 
 def _to_the_end(fit: Fit, recipe: Recipe, start: Callable[[Recipe], nn.Module]) -> tuple[list[nn.Module], FitResult]:
@@ -91,4 +99,5 @@ def _begin(fit: Fit, group: Sequence[Recipe], module: TrainingModule) -> Fitting
         settings=module.settings,
         seed=group[0].seed,
         name=f"base model {joint_name(group)}",
+        key=checkpoint_key(group),
     )

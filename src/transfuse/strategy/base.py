@@ -5,12 +5,15 @@ A strategy turns base models (or their training) into one predictor. It sees tra
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transfuse.base_models.model import BaseModels, Description
+from transfuse.base_models.recipe import VERSION
 from transfuse.randomness import make_generator
 from transfuse.types import Development, IncompatibleStrategyError, ProblemKind, Scores
 
@@ -52,6 +55,17 @@ class Context:
     def generator(self, purpose: str) -> torch.Generator:
         """A fresh generator that depends on the run's seed and on `purpose` alone."""
         return make_generator(self.seed, purpose)
+
+    def training_key(self, *parts: str) -> str:
+        """SHA-256 of all that decides a training of this run: what its checkpoints are found by.
+
+        Args:
+            parts: what tells it from the run's other trainings, the strategy's hyper-parameters among them.
+        """
+        devices = self.fit.devices
+        settings = [asdict(self.training), self.seed, devices.precision, devices.devices]
+        content = [VERSION, self.development.fingerprint, self.architecture.layout, *settings, *parts]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

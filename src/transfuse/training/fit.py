@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import multiprocessing
 import os
 import sys
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from transfuse.randomness import global_stream, make_generator
+from transfuse.training.checkpoints import Checkpoints
 from transfuse.training.exchange import open_exchange
 from transfuse.training.interrupt import interruptible
 from transfuse.training.memory import Memory
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
     from transfuse.training.module import TrainingModule
+
+log = logging.getLogger(__name__)
 
 _STRATEGIES = ("auto", "ddp_spawn", "ddp_fork")
 _LAUNCH_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -65,9 +69,10 @@ class Fit:
     Args:
         devices: the `trainer` group.
         folder: where worker processes exchange state; None for the system's temporary folder.
+        checkpoints: folder of the checkpoints of trainings that have a key; None for none.
     """
 
-    def __init__(self, devices: Devices, folder: Path | None = None) -> None:
+    def __init__(self, devices: Devices, folder: Path | None = None, checkpoints: Path | None = None) -> None:
         if devices.strategy not in _STRATEGIES:
             raise HyperparameterError(
                 f"`trainer.strategy` should be one of {', '.join(_STRATEGIES)}. "
@@ -75,6 +80,7 @@ class Fit:
             )
         self.devices = _resolved(devices)
         self.folder = folder
+        self.checkpoints = Checkpoints(folder=checkpoints, every=devices.checkpoint_every)
 
     @property
     def world_size(self) -> int:
@@ -118,12 +124,16 @@ class Fit:
         settings: Training,
         seed: int,
         name: str,
+        key: str | None = None,
     ) -> Fitting:
-        """Lays out a training that is advanced piece by piece; trains nothing yet. Arguments as of a call."""
+        """Lays out a training that is advanced piece by piece; trains nothing yet. Arguments as of a call.
+
+        With a `key`, which names all that decides the training, one that was killed goes on from its last checkpoint.
+        """
         if module.settings != settings:
             raise HyperparameterError(f"{name}: `settings` should be those of the module. Found different ones.")
         module.budget = Budget.of(settings, examples=len(train), world=self.world_size, name=name, seed=seed)
-        return Fitting(self, module, train, validation)
+        return Fitting(self, module, train, validation, key)
 
     def trainer(self, module: TrainingModule, *, steps: int) -> Trainer:
         """A Trainer for one piece of a training: no logger, no checkpoint, nothing that costs time per batch."""
@@ -161,12 +171,15 @@ class Fitting:
     Made by `Fit.begin`.
     """
 
-    def __init__(self, fit: Fit, module: TrainingModule, train: Split, validation: Split) -> None:
+    def __init__(
+        self, fit: Fit, module: TrainingModule, train: Split, validation: Split, key: str | None = None
+    ) -> None:
         self._fit = fit
         self._module = module
         self._train = train
         self._validation = validation
         self._seconds = 0.0
+        module.checkpoint = fit.checkpoints.of(key)
 
     @property
     def total_steps(self) -> int:
@@ -185,6 +198,8 @@ class Fitting:
             `validation/loss` there, and `validation/<task>/loss` with several tasks; no entry before the first step.
         """
         to_step = min(to_step, self.total_steps)
+        if to_step > self.step:
+            self._go_on(to_step)
         for stop in sorted({*self._module.boundaries(), to_step}):
             if self.step < stop <= to_step and not self._module.progress.stopped:
                 self._run(stop)
@@ -218,8 +233,22 @@ class Fitting:
             parameter.grad = None
         return network.eval()
 
+    def _go_on(self, to_step: int) -> None:
+        """Takes over the last checkpoint on the way to `to_step` of a training that was killed."""
+        module, checkpoint = self._module, self._module.checkpoint
+        if checkpoint is None:
+            return
+        checkpoint.stop = to_step
+        saved = checkpoint.read([task.name for task in module.tasks], module.state_dict())
+        if saved is not None and self.step < saved.progress.step <= to_step:
+            module.load_state_dict(saved.weights)
+            module.progress, self._seconds = saved.progress, saved.seconds
+            log.info("%s goes on from the checkpoint of step %d.", module.budget.name, self.step)
+
     def _run(self, stop: int) -> None:
         module = self._module
+        if module.checkpoint is not None:
+            module.checkpoint.begin_piece(self._seconds)
         module.memory = Memory(
             train=self._train, validation=self._validation, batch_size=module.settings.batch_size, stop=stop
         )
@@ -234,6 +263,8 @@ class Fitting:
                 else:
                     trainer.fit(module)
         self._seconds += time.perf_counter() - started
+        if launches and module.checkpoint is not None:
+            module.checkpoint.end_piece()
 
     def _launch(self, trainer: Trainer) -> None:
         """Trains in worker processes; takes over what they reached, or raises what went wrong there."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from transfuse.models.sharing import DSelectKNetwork
 from transfuse.types import Task
 
 _UNLABELLED = -1
@@ -44,6 +46,24 @@ def task_loss(task: Task, outputs_NC: Tensor, targets: Tensor) -> Tensor:
         targets = torch.where(labelled_NC, targets, outputs_NC.detach())
         return _entries(task, outputs_NC, targets)[labelled_NC].sum() / max(int(labelled_NC.sum()), 1)
     return _entries(task, outputs_NC, targets).mean()
+
+
+def task_losses(
+    network: nn.Module, tasks: Sequence[Task], outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """`task.loss_scale * task_loss` of each task, plus what the network's own gates ask of it (`DSelectK`)."""
+    losses = [
+        loss if task.loss_scale == 1.0 else task.loss_scale * loss
+        for task in tasks
+        for loss in (task_loss(task, outputs[task.name], targets[task.name]),)
+    ]
+    if not isinstance(network, DSelectKNetwork):
+        return losses
+    penalties = network.penalties()
+    return [
+        loss + penalties[task.name] if task.name in penalties else loss
+        for task, loss in zip(tasks, losses, strict=True)
+    ]
 
 
 def _entries(task: Task, outputs_NC: Tensor, targets_NC: Tensor) -> Tensor:

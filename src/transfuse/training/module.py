@@ -20,9 +20,10 @@ from torch.optim import Optimizer
 
 from transfuse.data.loaders import Batch, EvaluationBatches, TrainingBatches
 from transfuse.randomness import derive_seed, seed_streams
+from transfuse.training.checkpoints import Checkpoint
 from transfuse.training.exchange import Exchange
 from transfuse.training.labels import label_counts, partially_labelled
-from transfuse.training.losses import task_loss
+from transfuse.training.losses import task_losses
 from transfuse.training.memory import Memory
 from transfuse.training.optimizer import group, lr_at, make_optimizer, restore, set_lr, supports_fused
 from transfuse.training.progress import Budget, Progress, Row, gathered, streams
@@ -35,7 +36,7 @@ _FINITE_EVERY = 200  # steps between looks at the training loss within an epoch
 class TrainingModule(LightningModule, ABC):
     """A network, its tasks, and how it is trained.
 
-    `Fit` sets `budget`, `memory` and, where worker processes train, `exchange`.
+    `Fit` sets `budget`, `memory`, `checkpoint` where there are to be some, `exchange` where worker processes train.
 
     Args:
         network: maps inputs to {task: (N, C)}; trained in place.
@@ -53,6 +54,7 @@ class TrainingModule(LightningModule, ABC):
         self.settings = settings
         self.progress = Progress()
         self.exchange: Exchange | None = None
+        self.checkpoint: Checkpoint | None = None
         self.partial: tuple[bool, ...] = (False,) * len(tasks)
         self._sums_T = torch.zeros(0)
         self._validation_T = torch.zeros(0)
@@ -78,12 +80,7 @@ class TrainingModule(LightningModule, ABC):
 
     def losses_of(self, outputs: dict[str, Tensor], batch: Batch) -> list[Tensor]:
         """The same from the network's outputs."""
-        targets = batch.targets
-        return [
-            loss if task.loss_scale == 1.0 else task.loss_scale * loss
-            for task in self.tasks
-            for loss in (task_loss(task, outputs[task.name], targets[task.name]),)
-        ]
+        return task_losses(self.network, self.tasks, outputs, batch.targets)
 
     def validation_losses(self, batch: Batch) -> list[Tensor]:
         """The same of a validation batch."""
@@ -253,8 +250,10 @@ class TrainingModule(LightningModule, ABC):
             self._end_epoch(validation)
 
     def on_validation_end(self) -> None:
-        """Lightning has put all layers back to training."""
+        """Lightning has put all layers back to training; an epoch or a piece has ended, which may be kept on disk."""
         self.apply_modes()
+        if self.checkpoint is not None:
+            self.checkpoint.offer(self)
 
     def on_train_end(self) -> None:
         """Takes along what a later piece of this training needs."""
@@ -321,12 +320,8 @@ class TrainingModule(LightningModule, ABC):
         self._sums_T.zero_()
         self.keep_weights(epoch, validation["validation/loss"])
         patience = self.settings.patience
-        if patience is not None and epoch - self._lowest_epoch() >= patience:
+        if patience is not None and epoch - progress.lowest_epoch >= patience:
             progress.stopped = self.trainer.should_stop = True
-
-    def _lowest_epoch(self) -> int:
-        losses = [row["validation/loss"] for row in self.progress.history]
-        return losses.index(min(losses)) + 1
 
     def _row(self, split: str, means_T: list[float]) -> Row:
         row = {f"{split}/loss": math.fsum(means_T) if all(map(math.isfinite, means_T)) else math.nan}

@@ -44,11 +44,12 @@ class MultiTaskModule(TrainingModule):
         balancer: the strategy; it sees neither network nor optimizer.
     """
 
+    generator: torch.Generator  # made where training starts: one cannot be sent to a spawned process
+
     def __init__(self, network: nn.Module, tasks: tuple[Task, ...], settings: Training, balancer: Balancer) -> None:
         super().__init__(network, tasks, settings)
         self.names = tuple(task.name for task in tasks)
         self.balancer = balancer
-        self.generator = torch.Generator()
         self.record = BalanceRecord(self.names, "multi-task training")
         self.weighting_state: nn.Module | None = None
         self.rule: RuleStep | None = None
@@ -188,7 +189,7 @@ class MultiTaskModule(TrainingModule):
     def on_train_start(self) -> None:
         """The balancer's stream and state go on where they were."""
         super().on_train_start()
-        progress = self.progress
+        progress, self.generator = self.progress, torch.Generator()
         self.record = BalanceRecord(self.names, self.budget.name)
         if progress.generator is None:
             self.generator.manual_seed(derive_seed(self.budget.seed, "weighting"))

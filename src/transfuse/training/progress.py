@@ -82,6 +82,7 @@ class Progress:
         streams: per rank, state of torch's global CPU stream (dropout).
         device_streams: the same of the CUDA stream; empty on CPU.
         optimizer: its state dict.
+        members: each member's best epoch and loss, where several train together.
         average: of snapshots of the weights along the training, where they are averaged; see `averaging`.
     """
 
@@ -99,7 +100,14 @@ class Progress:
     streams: list[Tensor] = field(default_factory=list)
     device_streams: list[Tensor] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    members: dict[str, Any] = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lowest_epoch(self) -> int:
+        """The first epoch with the lowest validation loss, counted from 1."""
+        losses = [row["validation/loss"] for row in self.history]
+        return losses.index(min(losses)) + 1
 
 
 def streams(device: torch.device) -> tuple[Tensor, Tensor]:

@@ -83,6 +83,8 @@ class Devices:
         threads: CPU threads of a training process, >= 1; None takes torch's choice; 1 is quickest for small
             networks.
         progress: whether to show a progress bar.
+        checkpoint_every: seconds of training between two checkpoints on disk, which are written at epochs' ends and
+            deleted when the result is stored, >= 0; None for none.
     """
 
     accelerator: str = "auto"
@@ -91,6 +93,7 @@ class Devices:
     precision: str = "32-true"
     threads: int | None = None
     progress: bool = True
+    checkpoint_every: float | None = 60.0
 
     def __post_init__(self) -> None:
         _require(self.accelerator in _ACCELERATORS, "accelerator", " or ".join(_ACCELERATORS), self.accelerator)
@@ -98,6 +101,8 @@ class Devices:
         counted = self.devices == "auto" or (isinstance(self.devices, int) and self.devices >= 1)
         _require(counted, "devices", "auto or >= 1", self.devices)
         _require(self.threads is None or self.threads >= 1, "threads", ">= 1", self.threads)
+        each = self.checkpoint_every
+        _require(each is None or 0 <= each < math.inf, "checkpoint_every", ">= 0 and finite", each)
 
 
 _SCHEDULES = ("cosine", "triangular", "constant")

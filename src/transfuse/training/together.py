@@ -63,6 +63,18 @@ class TogetherModule(TrainingModule):
             [self.memory.training(budget, start=start, rank=0, world=1, device=device) for budget in budgets]
         )
 
+    def on_train_start(self) -> None:
+        """Each member's best epoch so far."""
+        super().on_train_start()
+        if self.progress.members:
+            self.best_epochs = list(self.progress.members["best_epochs"])
+            self.best_losses = list(self.progress.members["best_losses"])
+
+    def capture(self) -> None:
+        """Keeps them too."""
+        super().capture()
+        self.progress.members = {"best_epochs": list(self.best_epochs), "best_losses": list(self.best_losses)}
+
     def losses(self, batch: Batch) -> list[Tensor]:
         """Each task's mean over members (of equally many examples) of their losses."""
         outputs = self.network(batch.inputs)

@@ -30,5 +30,6 @@ class Scratch(TrainedStrategy):
             settings=context.training,
             seed=order_seed(context),
             name=self.name,
+            key=context.training_key(self.name, repr(self)),
         )
         return Arm(fitting=fitting, finished=lambda fitting: finished(context, fitting.result()))

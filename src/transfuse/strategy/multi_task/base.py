@@ -97,6 +97,7 @@ class Balancing(MultiTask, TrainedStrategy, ABC):
             settings=context.training,
             seed=order_seed(context),
             name=self.name,
+            key=context.training_key(self.name, repr(self)),
         )
         return Arm(
             fitting=fitting,

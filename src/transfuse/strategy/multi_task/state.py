@@ -6,11 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from transfuse.types import TransfuseError
-
-
-class StateMismatchError(TransfuseError):
-    """A balancer's saved state belongs to other tasks."""
+from transfuse.types import StateMismatchError
 
 
 class RuleState:

@@ -75,11 +75,12 @@ class ParameterTransfer(TrainedStrategy, ABC):
     def start(self, context: Context) -> Arm:
         """Lays out the plan's training."""
         source = context.base_models[self.source]
-        return start_plan(context, self.name, self.prepare(source, context.development, context.generator("init")))
+        plan = self.prepare(source, context.development, context.generator("init"))
+        return start_plan(context, self, source, plan)
 
 
-def start_plan(context: Context, name: str, plan: Plan) -> Arm:
-    """Hands a plan to the one module that trains them all."""
+def start_plan(context: Context, strategy: TrainedStrategy, source: BaseModel, plan: Plan) -> Arm:
+    """Hands the plan that a strategy made of a source to the one module that trains them all."""
     from transfuse.training.transfer import TransferModule
 
     development = context.development
@@ -89,7 +90,8 @@ def start_plan(context: Context, name: str, plan: Plan) -> Arm:
         development.validation,
         settings=context.training,
         seed=order_seed(context),
-        name=name,
+        name=strategy.name,
+        key=context.training_key(strategy.name, repr(strategy), source.description.key),
     )
     before = {name: value.detach().clone() for name, value in plan.network.named_parameters()}
 

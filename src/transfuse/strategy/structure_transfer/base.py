@@ -53,6 +53,7 @@ class StructureTransfer(TrainedStrategy, ABC):
         """Derives the network, then lays out its training."""
         from transfuse.training.plan import Plan
 
-        grown = self.grow(context.base_models[self.source], context.development, context.generator("init"))
+        source = context.base_models[self.source]
+        grown = self.grow(source, context.development, context.generator("init"))
         plan = Plan(network=grown.network, phases=self.then.phases(grown.network), report=grown.report)
-        return start_plan(context, self.name, plan)
+        return start_plan(context, self, source, plan)

@@ -54,6 +54,7 @@ from transfuse.strategy.weight_fusion.weight_sweep import SoupPath
 from transfuse.strategy.weight_fusion.weighted import Weighted
 from transfuse.strategy.weight_fusion.wise_ft import WiseFT
 from transfuse.strategy.weight_fusion.wudi import WUDI
+from transfuse.strategy.weight_fusion.zipit import ZipIt
 
 __all__ = [
     "EMA",
@@ -112,6 +113,7 @@ __all__ = [
     "WeightFusion",
     "Weighted",
     "WiseFT",
+    "ZipIt",
     "greedy_selection",
     "merge",
     "tall_masks",

@@ -65,6 +65,7 @@ def begin(
         settings=training,
         seed=order_seed(context),
         name=fusion.name,
+        key=context.training_key(fusion.name, repr(fusion)),
     )
     return module, fitting
 
