@@ -29,10 +29,10 @@ from transfuse.training import BaseModule, Devices, Fit, Training
 from transfuse.training.multi_task import MultiTaskModule
 from transfuse.types import Split, Task
 
-ROUNDS = 5
+ROUNDS = 3
 BATCH = 64
 SHORT = 8  # steps
-LONG = {"mlp": 136, "cnn": 40}
+LONG = {"mlp": 104, "cnn": 24}
 COUNTS = (2, 5, 10)
 RULES: dict[str, MultiTask] = {"upgrad": UPGrad(), "pcgrad": PCGrad(), "cagrad": CAGrad(), "mgda": MGDA()}
 FEATURE_LIMIT = {"mlp": 2.0, "cnn": 1.6}
