@@ -22,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from transfuse.alignment import Matcher, Unaligned
 from transfuse.conformity import conforms, floated, hints, readable, with_key
 from transfuse.experiment import Run
+from transfuse.models import build_custom
 from transfuse.models.architecture import Architecture
-from transfuse.models.sharing import HardSharing
+from transfuse.models.sharing import HardSharing, Sharing
 from transfuse.strategy.base import Strategy
 from transfuse.strategy.weight_fusion import Aligned, WeightFusion
 from transfuse.suggest import nearest
@@ -226,16 +227,26 @@ def _architecture(node: Any, key: str) -> Architecture:
     checked = _checked({name: value for name, value in node.items() if name != "sharing"} if shared else node, key)
     name = str(checked["_target_"]).rpartition(".")[2].removeprefix("build_").lower()
     build = _instantiated({**checked, "_partial_": True}, key)
+
+    def making(sharing: Sharing) -> Callable[..., Any]:
+        def make(**given: Any) -> Any:
+            try:
+                return sharing.build(build, **given)
+            except HyperparameterError as error:
+                raise ConfigError(with_key(str(error), key)) from error
+
+        return make
+
+    plain = Architecture(name=name, recipe=checked, make=making(HardSharing()))
     sharing = _built(shared, f"{key}.sharing") if shared else HardSharing()
-
-    def make(**given: Any) -> Any:
-        try:
-            return sharing.build(build, **given)
-        except HyperparameterError as error:
-            raise ConfigError(with_key(str(error), key)) from error
-
-    recipe = checked if isinstance(sharing, HardSharing) else {**checked, "sharing": shared}
-    return Architecture(name=name, recipe=recipe, make=make)
+    if isinstance(sharing, HardSharing):
+        return plain
+    if _target(checked["_target_"], key) is build_custom:
+        raise ConfigError(
+            f"`{key}.sharing` needs a network of one backbone and a head a task. Found {key}=custom and "
+            f"sharing={sharing.name}. Did you mean sharing=hard? A module of your own shares as it likes."
+        )
+    return Architecture(name=name, recipe={**checked, "sharing": shared}, make=making(sharing), plain=plain)
 
 
 def _full_key(error: InstantiationException, key: str) -> str:

@@ -96,3 +96,19 @@ def test_ranges() -> None:
         Finetuned(start_share=0.0)
     with pytest.raises(HyperparameterError, match="`lr_factors` should be positive"):
         Finetuned(lr_factors=(1.0, 0.0))
+
+
+def test_ways_to_share_leave_the_keys_of_single_task_networks(multi_task: Setting) -> None:
+    plain = multi_task.architecture
+    soft = replace(plain, recipe={**plain.recipe, "sharing": {"_target_": "mmoe"}}, plain=plain)
+    sharing = replace(multi_task, architecture=soft)
+    for pool in (PerTask(), PerTask(start_share=0.5)):
+        hard, found = pool.members(multi_task), pool.members(sharing)
+        assert keys(found.recipes) == keys(hard.recipes)
+        assert found.base is not None and hard.base is not None and found.base.key == hard.base.key
+        assert [each.description for each in found.recipes] == [each.description for each in hard.recipes]
+    one = multi_task.development.for_task("sign")
+    single = replace(sharing, development=one).recipe("a", seed=1)
+    assert single.key == replace(multi_task, development=one).recipe("a", seed=1).key
+    # of several tasks it is another network
+    assert keys(Seeds(count=2).members(sharing).recipes) != keys(Seeds(count=2).members(multi_task).recipes)

@@ -28,6 +28,18 @@ def test_another_class_is_named_and_its_fields_stay_its_own() -> None:
     ]
 
 
+def test_classes_are_named_like_their_configs() -> None:
+    targets = {
+        "transfuse.models.sharing.HardSharing": "hard",
+        "transfuse.models.sharing.MMoE": "mmoe",
+        "transfuse.models.sharing.DSelectK": "dselect_k",
+        "transfuse.alignment.Unaligned": "unaligned",  # several in one file
+        "yours.not_installed.ThirdRule": "third_rule",
+    }
+    nodes = [{"part": {"_target_": target}} for target in targets]
+    assert [each["part"] for each in differing(nodes)] == list(targets.values())
+
+
 def test_seeds_and_ignored_keys_never_count() -> None:
     nodes = [{"seed": 0, "inner": {"seed": 0}, "paths": "a"}, {"seed": 1, "inner": {"seed": 1}, "paths": "b"}]
     assert differing(nodes, frozenset({"paths"})) == [{}, {}]

@@ -31,7 +31,8 @@ class PerTask(BaseModelRecipe):
             raise HyperparameterError(f"`start_share` should be in [0, 1]. Found `start_share = {self.start_share}`.")
 
     def lay_out(self, setting: Setting) -> Members:
-        """The shared start, then one recipe a task."""
+        """The shared start, then one recipe a task, all of one backbone."""
+        setting = replace(setting, architecture=setting.architecture.hard)
         start = replace(
             setting.recipe("per_task-start", seed=derive_seed(setting.seed, "start")),
             training=shortened(setting.training, self.start_share) if self.start_share > 0 else None,

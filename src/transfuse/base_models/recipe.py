@@ -68,7 +68,7 @@ class Recipe:
 
     def canonical(self) -> dict[str, Any]:
         """The recipe as plain values: no paths, names, devices or progress settings."""
-        common = {"version": VERSION, "architecture": dict(self.architecture.recipe)}
+        common = {"version": VERSION, "architecture": dict(self.architecture.of(self.development.tasks).recipe)}
         if self.content is not None:
             return {**common, "content": self.content}
         return {
@@ -91,7 +91,7 @@ class Recipe:
             name=self.name,
             key=self.key,
             architecture=self.architecture.name,
-            layout=self.architecture.layout,
+            layout=self.architecture.of(self.development.tasks).layout,
             tasks=tuple(task.name for task in self.development.tasks),
             trained_on=self.trained_on,
             lr=None if self.training is None or self.content is not None else self.training.lr,

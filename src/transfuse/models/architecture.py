@@ -22,16 +22,27 @@ class Architecture:
         name: the config's name, such as `cnn`.
         recipe: `_target_` and every size, plain values only; part of every base model's key.
         make: builds the network: `make(input_shape=..., tasks=...)`.
+        plain: the same with one backbone for all tasks, where this one shares in another way; otherwise None.
     """
 
     name: str
     recipe: Mapping[str, Any]
     make: Callable[..., nn.Module] = field(repr=False, compare=False)
+    plain: Architecture | None = field(default=None, repr=False, compare=False)
 
     @property
     def layout(self) -> str:
         """Canonical JSON of the recipe: equal layouts build equal state dict keys and shapes for equal data."""
         return json.dumps(self.recipe, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hard(self) -> Architecture:
+        """The same with one backbone for all tasks."""
+        return self.plain or self
+
+    def of(self, tasks: tuple[Task, ...]) -> Architecture:
+        """What networks of these tasks are made by: with a single one there is nothing to share."""
+        return self if len(tasks) > 1 else self.hard
 
     def build(self, input_shape: tuple[int, ...], tasks: tuple[Task, ...], generator: torch.Generator) -> nn.Module:
         """A network with fresh weights drawn from `generator`: inputs (N, *input_shape) to {task: (N, C)}."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 Settings = dict[str, str]
@@ -51,6 +52,17 @@ def joined(name: str, settings: Settings, prefix: str = "") -> str:
 
 def _shown(node: Any) -> str:
     if isinstance(node, Mapping) and "_target_" in node:
-        class_name = str(node["_target_"]).rpartition(".")[2]
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
+        return _named(str(node["_target_"]))
     return node if isinstance(node, str) else json.dumps(node, separators=(",", ":"), default=str)
+
+
+def _named(target: str) -> str:
+    """The stem of the class's file where the class is named like it (`MMoE`: `mmoe`), else of the class alone."""
+    class_name = target.rpartition(".")[2]
+    try:
+        stem = str(resolve_name(target).__module__).rpartition(".")[2]
+    except (ImportError, AttributeError):  # of another version, or on another machine
+        stem = class_name
+    if class_name.lower().startswith(stem.replace("_", "")):
+        return stem
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()

@@ -64,7 +64,8 @@ class Context:
         """
         devices = self.fit.devices
         settings = [asdict(self.training), self.seed, devices.precision, devices.devices]
-        content = [VERSION, self.development.fingerprint, self.architecture.layout, *settings, *parts]
+        layout = self.architecture.of(self.development.tasks).layout
+        content = [VERSION, self.development.fingerprint, layout, *settings, *parts]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -5,14 +5,19 @@ Dimensions in tensor names: T tasks.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from transfuse.training.progress import Row
 
+Array = NDArray[np.float64]
+
+_TINY = np.finfo(np.float64).tiny
 _MANY_FAILURES = 0.05  # of an epoch's steps
 
 
@@ -56,21 +61,26 @@ class BalanceRecord:
 
     def gradients(self, present: Sequence[int], gramian_TT: Tensor, weights_T: Tensor | None) -> None:
         """Norms and cosines of the tasks' gradients, and of the direction `weights_T @ J` with each of them."""
-        gramian_TT = gramian_TT.double().cpu()
-        norms_T = gramian_TT.diagonal().clamp(min=0).sqrt()
-        cosines_TT = gramian_TT / (norms_T[:, None] * norms_T).clamp(min=torch.finfo(torch.float64).tiny)
-        for at, task in enumerate(present):
-            self._note(f"balance/{self._tasks[task]}/gradient_norm", norms_T[at].item())
-            for to in range(at + 1, len(present)):
-                self._note(f"balance/cos/{self._tasks[task]}/{self._tasks[present[to]]}", cosines_TT[at, to].item())
+        gramian = gramian_TT.double().cpu().numpy()  # on matrices this small half of torch's time or less
+        norms_T = np.sqrt(np.maximum(gramian.diagonal(), 0.0))
+        with np.errstate(all="ignore"):  # what is not finite is told elsewhere
+            cosines_TT = gramian / np.maximum(np.outer(norms_T, norms_T), _TINY)
+        names = [self._tasks[task] for task in present]
+        norms, cosines = norms_T.tolist(), cosines_TT.tolist()
+        for at, name in enumerate(names):
+            self._note(f"balance/{name}/gradient_norm", norms[at])
+            for other, cosine in zip(names[at + 1 :], cosines[at][at + 1 :], strict=True):
+                self._note(f"balance/cos/{name}/{other}", cosine)
         if len(present) > 1:
-            self._note("balance/conflicts", float(bool((cosines_TT < 0).any())))
+            self._note("balance/conflicts", float((cosines_TT < 0).any()))
         if weights_T is not None:
-            inner_T = gramian_TT @ weights_T
-            length = (weights_T @ inner_T).clamp(min=0).sqrt()
+            weights = weights_T.numpy()
+            with np.errstate(all="ignore"):
+                inner_T = gramian @ weights
+                length = math.sqrt(max(float(weights @ inner_T), 0.0))
             self.direction(inner_T, norms_T, length)
 
-    def direction(self, inner_T: Tensor, norms_T: Tensor, length: Tensor) -> None:
+    def direction(self, inner_T: Array, norms_T: Array, length: float) -> None:
         """The smallest cosine of the direction with a task's gradient.
 
         Args:
@@ -78,9 +88,10 @@ class BalanceRecord:
             norms_T: of the gradients.
             length: of the direction.
         """
-        if length > 0 and bool((norms_T > 0).any()):
-            there = norms_T > 0
-            self._note("balance/min_cos", (inner_T[there] / (norms_T[there] * length)).min().item())
+        there = norms_T > 0
+        if length > 0 and there.any():
+            with np.errstate(all="ignore"):
+                self._note("balance/min_cos", float((inner_T[there] / (norms_T[there] * length)).min()))
 
     def solver(self, *, residual: float, failed: bool, dropped: int) -> None:
         """One call of a rule."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transfuse.types import MissingExtraError, TransfuseError
 
 _CHUNK = 1 << 16  # columns that are cast to float64 at once
+_ROWS = 2  # of a Gramian that are computed at once
 
 
 class DetachedTaskError(TransfuseError):
@@ -98,6 +99,7 @@ class Gradients:
         self._row_views = [_views(row, shared) for row in self.rows_TP]
         self._own_views = [_views(part, parameters) for part, parameters in zip(own, roles.own, strict=True)]
         self._own = own
+        self._counts, self._losses = self.counts_T.unbind(), self.losses_T.unbind()
         self.clear()
 
     def clear(self) -> None:
@@ -121,8 +123,8 @@ class Gradients:
         else:
             _add(views, gradients, count)
         self._fresh[task] = False
-        self.counts_T[task] += count
-        self.losses_T[task].add_(loss.detach().to(self.losses_T.dtype), alpha=count)
+        self._counts[task].add_(count)
+        self._losses[task].add_(loss.detach(), alpha=count)
 
     def seal(self) -> None:
         """Zeros the rows of tasks that no batch had labels for, before devices add theirs up."""
@@ -143,6 +145,8 @@ class Gradients:
 
     def scale_task(self, task: int, factor: float) -> None:
         """Multiplies all of one task's gradients."""
+        if factor == 1.0:
+            return
         self.rows_TP[task] *= factor
         self._own[task] *= factor
 
@@ -198,12 +202,14 @@ def rows_of_torchjd(losses: list[Tensor], shared: list[nn.Parameter]) -> tuple[T
 def gramian(rows_TP: Tensor, columns: Sequence[slice] = (slice(None),)) -> Tensor:
     """`J J^T` (T, T) of some columns in float64, by chunks of them: no second copy of the Jacobian."""
     tasks = len(rows_TP)
-    total_TT = torch.zeros(tasks, tasks, dtype=torch.float64, device=rows_TP.device)
+    upper_TT = torch.zeros(tasks, tasks, dtype=torch.float64, device=rows_TP.device)
     for each in columns:
         for chunk in torch.split(rows_TP[:, each], _CHUNK, dim=1):
             exact = chunk.double()
-            total_TT.addmm_(exact, exact.T)
-    return total_TT
+            # a few rows at a time with themselves and those after them: half of the products
+            for at in range(0, tasks, _ROWS):
+                upper_TT[at : at + _ROWS, at:].addmm_(exact[at : at + _ROWS], exact[at:].T)
+    return upper_TT.triu() + upper_TT.triu(1).T
 
 
 def _views(flat: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:

@@ -160,8 +160,7 @@ class MultiTaskModule(TrainingModule):
                 if each.grad is not None:
                     each.grad *= scaler.get_scale()
         self.step_with(wrapped.step, wrapped.optimizer)
-        for parameter in self.parameters():
-            parameter.grad = None
+        self.optimizer_zero_grad(0, 0, wrapped.optimizer)
 
     def scaler(self) -> GradScaler | None:
         """Of fp16 training."""

@@ -179,8 +179,9 @@ class RuleStep:
     def _direct(self, gradients: Gradients, present: list[int]) -> tuple[Tensor, Tensor | None]:
         """The rule's direction, and its weights where it has any."""
         module = self._module
-        step = module.step_info(present, gradients.losses_T[present].double().cpu())
         everyone = len(present) == len(gradients.rows_TP)
+        losses_T = gradients.losses_T if everyone else gradients.losses_T[present]
+        step = module.step_info(present, losses_T.to("cpu", torch.float64, copy=True))
         rows_TP = gradients.rows_TP if everyone else gradients.rows_TP[present]
         gramian_TT = gramian(rows_TP)
         weights_T: Tensor | None
@@ -249,7 +250,8 @@ class RuleStep:
             record.weights(present, weights_T.tolist())
         if not single:
             inner_T = (rows_TP @ direction_P).double().cpu()
-            record.direction(inner_T, gramian_TT.diagonal().sqrt().cpu(), direction_P.norm().double().cpu())
+            norms_T = gramian_TT.diagonal().sqrt().cpu()
+            record.direction(inner_T.numpy(), norms_T.numpy(), direction_P.norm().item())
 
     # between two decisions
 

@@ -15,6 +15,7 @@ from transfuse.models import build_cnn, build_mlp, build_resnet, build_vit
 from transfuse.models.sharing import CGC, MTAN, PLE, CrossStitch, DSelectK, HardSharing, MMoE, Sharing
 from transfuse.models.sharing.base import Gate, shapes
 from transfuse.models.sharing.cgc import CGCNetwork
+from transfuse.models.sharing.cross_stitch import stitched
 from transfuse.models.sharing.dselect_k import DSelectKNetwork, Selectors, smoothstep
 from transfuse.models.sharing.mmoe import MMoENetwork
 from transfuse.types import HyperparameterError, Task
@@ -159,8 +160,9 @@ def test_dselect_k_golden() -> None:
 
 def test_stitches_mix_the_tasks_after_each_stage() -> None:
     module = network(CrossStitch(diagonal=0.8)).eval()
-    assert [tuple(each.shape) for each in module.stitches] == [(3, 3, 1)] * 2
-    torch.testing.assert_close(module.stitches[0].sum(dim=1), torch.ones(3, 1))
+    rows = [row for stage in module.stitches for row in stage.values()]
+    assert [tuple(row.shape) for row in rows] == [(3, 1)] * 6
+    torch.testing.assert_close(torch.stack([row.sum() for row in rows]), torch.ones(6))
     hidden = [images().flatten(1)] * 3
     for index in range(2):
         stages = [backbone.stages[index](each) for backbone, each in zip(module.backbones, hidden, strict=True)]
@@ -173,6 +175,24 @@ def test_stitches_of_one_are_separate_networks() -> None:
     module = network(CrossStitch(diagonal=1.0, per_channel=True), "cnn").eval()
     for backbone, task in zip(module.backbones, TASKS, strict=True):
         torch.testing.assert_close(module(images())[task.name], module.heads[task.name](backbone(images())))
+
+
+@pytest.mark.parametrize(("backbone", "sizes"), [("mlp", [8, 6]), ("cnn", [4, 6]), ("vit", [8, 8])])
+def test_stitches_of_channels_are_of_the_axis_that_stages_mix(backbone: str, sizes: list[int]) -> None:
+    module = network(CrossStitch(per_channel=True), backbone).eval()
+    assert [tuple(stage["a"].shape) for stage in module.stitches] == [(3, size) for size in sizes]
+
+
+def test_a_stitch_weighs_each_channel() -> None:
+    row_TC = torch.tensor([[1.0, 0.0], [0.5, 2.0]])
+    images = torch.arange(2 * 3 * 2 * 4.0).reshape(2, 3, 2, 2, 2)  # (T, N, C, height, width)
+    patches = torch.arange(2 * 3 * 5 * 2.0).reshape(2, 3, 5, 2)  # (T, N, patches, C)
+    for channel in range(2):
+        first, second = row_TC[:, channel].tolist()
+        found = stitched(row_TC, images)[:, channel]
+        torch.testing.assert_close(found, first * images[0, :, channel] + second * images[1, :, channel])
+        found = stitched(row_TC, patches)[..., channel]
+        torch.testing.assert_close(found, first * patches[0, ..., channel] + second * patches[1, ..., channel])
 
 
 def test_one_expert_is_hard_sharing() -> None:

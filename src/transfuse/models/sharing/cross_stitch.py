@@ -1,6 +1,6 @@
 """`model/sharing=cross_stitch`: a backbone a task, whose stages exchange what they found.
 
-Dimensions in tensor names: T tasks, N examples, C channels (the first axis of an example).
+Dimensions in tensor names: T tasks, N examples, C channels (the first axis of an image, the last of anything else).
 """
 
 from __future__ import annotations
@@ -39,11 +39,16 @@ class CrossStitch(Sharing):
     def join(self, backbone: Callable[[], Backbone], heads: nn.ModuleDict, input_shape: Shape) -> CrossStitchNetwork:
         """One backbone a task, from different initial weights."""
         backbones = [backbone() for _ in heads]
-        sizes = [shape[0] for shape in shapes(backbones[0], input_shape)[1:]]
-        num_tasks = len(heads)
-        start_TT = torch.full((num_tasks, num_tasks), (1 - self.diagonal) / (num_tasks - 1))
-        start_TT.fill_diagonal_(self.diagonal)
-        stitches = [start_TT[..., None].repeat(1, 1, size if self.per_channel else 1) for size in sizes]
+        found = shapes(backbones[0], input_shape)[1:]
+        sizes = [shape[0 if len(shape) == 3 else -1] if self.per_channel else 1 for shape in found]
+        rest = (1 - self.diagonal) / (len(heads) - 1)
+        stitches = [
+            {
+                name: torch.full((len(heads), size), rest).index_fill_(0, torch.tensor(task), self.diagonal)
+                for task, name in enumerate(heads)
+            }
+            for size in sizes
+        ]
         return CrossStitchNetwork(backbones, stitches, heads)
 
 
@@ -52,24 +57,44 @@ class CrossStitchNetwork(SharedNetwork):
 
     Args:
         backbones: one a task.
-        stitches: of each stage, (T, T, C) or (T, T, 1).
+        stitches: of each stage: task t -> its row `A_t`, (T, C) or (T, 1). Rows are parameters of their own: after the
+            last stage each serves one task alone.
         heads: one a task.
     """
 
-    def __init__(self, backbones: Sequence[Backbone], stitches: Sequence[Tensor], heads: nn.ModuleDict) -> None:
+    def __init__(
+        self, backbones: Sequence[Backbone], stitches: Sequence[Mapping[str, Tensor]], heads: nn.ModuleDict
+    ) -> None:
         super().__init__(heads)
         self.backbones = nn.ModuleList(backbones)
-        self.stitches = nn.ParameterList(stitches)
+        self.stitches = nn.ModuleList(nn.ParameterDict(dict(rows)) for rows in stitches)
 
     def features(self, inputs: Tensor) -> Mapping[str, Tensor]:
         """Stage by stage, for all tasks at once."""
         backbones = [backbone for backbone in self.backbones if isinstance(backbone, Backbone)]
         hidden = [backbone.stem(inputs) for backbone in backbones]
-        for index, stitch_TTC in enumerate(self.stitches):
-            stages = torch.stack(
+        for index, rows in enumerate(self.stitches):
+            assert isinstance(rows, nn.ParameterDict), "made above"
+            found = torch.stack(
                 [backbone.stages[index](each) for backbone, each in zip(backbones, hidden, strict=True)]
             )
-            weights_TTC = stitch_TTC.expand(-1, -1, stages.shape[2])
-            hidden = list(torch.einsum("tsc,snc...->tnc...", weights_TTC, stages))
-        found = [backbone.neck(each) for backbone, each in zip(backbones, hidden, strict=True)]
-        return dict(zip(self.heads, found, strict=True))
+            hidden = [stitched(rows[name], found) for name in self.heads]
+        features = [backbone.neck(each) for backbone, each in zip(backbones, hidden, strict=True)]
+        return dict(zip(self.heads, features, strict=True))
+
+
+def stitched(row_TC: Tensor, stages: Tensor) -> Tensor:
+    """`sum_s A_s x_s`, channel by channel.
+
+    Args:
+        row_TC: (T, C), or (T, 1) for one number a task.
+        stages: of the T backbones: (T, N, C, height, width), or (T, N, ..., C).
+
+    Example:
+        >>> stitched(torch.tensor([[0.75], [0.25]]), torch.tensor([[[4.0]], [[8.0]]]))
+        tensor([[5.]])
+    """
+    axis = 2 if stages.dim() == 5 else stages.dim() - 1
+    shape = [1] * stages.dim()
+    shape[0], shape[axis] = row_TC.shape
+    return (row_TC.reshape(shape) * stages).sum(dim=0)

@@ -97,7 +97,7 @@ class GradientRule(Rule, ABC):
         if len(kept) <= 1:
             weights_T[kept] = 1.0
             return Weighing(weights_T=weights_T, dropped=dropped)
-        inner = gramian[np.ix_(kept, kept)]
+        inner = gramian[np.ix_(kept, kept)] if dropped else gramian
         try:
             with np.errstate(over="raise", divide="raise", invalid="raise"):
                 solved, residual = self.solve(inner.copy(), state, step.restricted(kept.tolist()))
