@@ -36,10 +36,10 @@ class Breadcrumbs(Banded):
     def fuse_block(self, block: Block, survey: Band) -> Tensor:
         """The base plus the scaled sum of what is kept, (B,)."""
         assert block.base_B is not None and not isinstance(self.scale, str)
-        scaled_K = [self.scale * weight for weight in self.model_weights(len(block.values_KB))]
+        scaled_K = [self.scale * weight for weight in self.model_weights(block.num_models)]
         return weighted_sum(self.kept(block, survey), scaled_K).add_(block.base_B)
 
     def ballot(self, block: Block, survey: Band) -> Ballot:
         """What lies inside the bands; all is merged."""
-        weights_K = self.model_weights(len(block.values_KB))
+        weights_K = self.model_weights(block.num_models)
         return Ballot(votes_KB=weighed(self.kept(block, survey), weights_K), elect=None)

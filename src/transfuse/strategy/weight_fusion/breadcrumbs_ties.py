@@ -40,11 +40,11 @@ class BreadcrumbsTies(Banded):
     def fuse_block(self, block: Block, survey: Band) -> Tensor:
         """The base plus the scaled merge of what is kept and agrees, (B,)."""
         assert block.base_B is not None and not isinstance(self.scale, str)
-        weights_K = self.model_weights(len(block.values_KB))
+        weights_K = self.model_weights(block.num_models)
         merged_B = elect_and_merge(self.kept(block, survey), weights_K, merge=self.merge)
         return merged_B.mul_(self.scale).add_(block.base_B)
 
     def ballot(self, block: Block, survey: Band) -> Ballot:
         """What lies inside the bands, and the election among it."""
-        weights_K = self.model_weights(len(block.values_KB))
+        weights_K = self.model_weights(block.num_models)
         return Ballot(votes_KB=weighed(self.kept(block, survey), weights_K), elect="mass")

@@ -22,7 +22,7 @@ def words(block: Block, purpose: str, model: int) -> Tensor:
     """The block's `random_words`, shifted by -2^31: (B,) int32, uniform, on the block's device."""
     words_B = block.random_words(purpose, model)
     words_B ^= np.uint32(_SIGN)
-    return torch.from_numpy(words_B.view(np.int32)).to(block.values_KB.device)
+    return torch.from_numpy(words_B.view(np.int32)).to(block.rows_K[0].device)
 
 
 def limit(probability: float) -> int:

@@ -5,9 +5,11 @@ Dimensions in tensor names: K snapshots, B elements of a block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from transfuse.strategy.weight_fusion.block import Block
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
     from transfuse.training.progress import Budget
 
 
-def exponential_mean(values_KB: Tensor, decay: float) -> Tensor:
+def exponential_mean(rows_K: Sequence[Tensor] | Tensor, decay: float) -> Tensor:
     """m_1 = x_1;  m_k = decay m_(k-1) + (1 - decay) x_k;  in float64, where no step is too small to count.
 
     Args:
-        values_KB: (K, B) values in the order of training.
+        rows_K: K tensors (B,) in the order of training.
         decay: in [0, 1).
 
     Returns:
@@ -33,10 +35,10 @@ def exponential_mean(values_KB: Tensor, decay: float) -> Tensor:
         >>> exponential_mean(torch.tensor([[0.0], [4.0], [8.0]]), decay=0.5)
         tensor([5.])
     """
-    mean_B = values_KB[0].double()
-    for values_B in values_KB[1:]:
+    mean_B = rows_K[0].to(torch.float64, copy=True)
+    for values_B in rows_K[1:]:
         mean_B = mean_B.mul_(decay).add_(values_B, alpha=1 - decay)
-    return mean_B.to(values_KB.dtype)
+    return mean_B.to(rows_K[0].dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class EMA(TrajectoryFusion):
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The average after the last snapshot, (B,)."""
-        return exponential_mean(block.values_KB, self.decay)
+        return exponential_mean(block.rows_K, self.decay)
 
     def coefficients(self, num_models: int) -> tuple[float, ...]:
         """decay^(K-1) for the first, (1 - decay) decay^(K-k) for the k-th."""

@@ -103,11 +103,11 @@ class FisherMerging(PositivelyWeighted):
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The weighted mean of the models' values, (B,)."""
-        weights_K = self.model_weights(len(block.values_KB))
+        weights_K = self.model_weights(block.num_models)
         if block.statistics is None:
-            return weighted_sum(block.values_KB, weights_K, math.fsum(weights_K))
-        total_B = divisor_B = torch.zeros_like(block.values_KB[0])
-        for index, (values_B, fisher_B) in enumerate(zip(block.values_KB, block.statistics, strict=True)):
+            return weighted_sum(block.rows_K, weights_K, math.fsum(weights_K), out=block.out_B)
+        total_B = divisor_B = torch.zeros_like(block.rows_K[0])
+        for index, (values_B, fisher_B) in enumerate(zip(block.rows_K, block.statistics, strict=True)):
             floored = self.favor == "none" or index == 0
             # w_i F_i
             share_B = (fisher_B.clamp_min(self.floor) if floored else fisher_B) * weights_K[index]

@@ -62,7 +62,7 @@ class LAWA(TrajectoryFusion):
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The mean over the last snapshots, (B,)."""
-        return snapshot_mean(block.values_KB[-self.last :])
+        return snapshot_mean(block.rows_K[-self.last :])
 
     def coefficients(self, num_models: int) -> tuple[float, ...]:
         """1/k for the last k, 0 for others."""

@@ -40,5 +40,5 @@ class LayerwiseSum:
         """The tensor's weighted sum, (B,)."""
         coefficients_K = self.coefficients.get(block.key, self.start_K)
         if block.base_B is None:
-            return weighted_sum(block.values_KB, coefficients_K)
-        return added(block.values_KB, block.base_B, coefficients_K)
+            return weighted_sum(block.rows_K, coefficients_K, out=block.out_B)
+        return added(block.rows_K, block.base_B, coefficients_K)

@@ -59,7 +59,7 @@ class LinearMerge(Weighted):
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The weighted sum, (B,)."""
-        num_models = len(block.values_KB)
+        num_models = block.num_models
         if self.weights is None and self.normalize:  # a division at the end rounds a mean as the exact one is rounded
-            return weighted_sum(block.values_KB, (1.0,) * num_models, num_models)
-        return weighted_sum(block.values_KB, self.coefficients(num_models))
+            return weighted_sum(block.rows_K, (1.0,) * num_models, num_models, out=block.out_B)
+        return weighted_sum(block.rows_K, self.coefficients(num_models), out=block.out_B)

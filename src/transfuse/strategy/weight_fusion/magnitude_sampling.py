@@ -82,7 +82,7 @@ class MagnitudeSampling(Masked):
     def thinned(self, block: Block, model: int) -> Tensor:
         """The kept elements of whole rows, (B,)."""
         assert block.base_B is not None, "the base is required"
-        delta_B = torch.sub(block.values_KB[model], block.base_B)
+        delta_B = torch.sub(block.rows_K[model], block.base_B)
         if self.density == 1:
             return delta_B
         width = self._width(block)
@@ -101,10 +101,12 @@ class MagnitudeSampling(Masked):
     def pieces(self, block: Block) -> Iterator[Block]:
         """The whole tensor in pieces of whole rows, about a leaf each: what is ranked together stays together."""
         width = self._width(block)
-        for piece in leaves(block.values_KB.shape[1], max(LEAF // width, 1) * width):
+        for piece in leaves(len(block), max(LEAF // width, 1) * width):
             yield replace(
                 block,
-                values_KB=block.values_KB[:, piece],
+                rows_K=tuple(values_B[piece] for values_B in block.rows_K),
+                stacked_KB=None,
+                out_B=None,
                 base_B=None if block.base_B is None else block.base_B[piece],
                 offset=piece.start,
                 masks_KB=None if block.masks_KB is None else block.masks_KB[:, piece],

@@ -67,15 +67,15 @@ class Masked(Weighted, Scaled):
 
     def merge_linear(self, block: Block, factors: Factors) -> Tensor:
         """`b + scale * sum_i w_i d'_i`, (B,)."""
-        total_B = torch.zeros_like(block.values_KB[0])
-        for model, weight in enumerate(self.model_weights(len(block.values_KB))):
+        total_B = torch.zeros_like(block.rows_K[0])
+        for model, weight in enumerate(self.model_weights(block.num_models)):
             thinned_B = self.thinned(block, model)
             total_B += thinned_B.mul_(weight if factors is None else weight * factors[model])
         return self._added(block, total_B)
 
     def merge_elected(self, block: Block, factors: Factors, merge: Merge) -> Tensor:
         """`b + scale * elected(w_i d'_i)`, (B,)."""
-        num_models = len(block.values_KB)
+        num_models = block.num_models
         deltas_KB = torch.stack([self.thinned(block, model) for model in range(num_models)])
         if factors is not None:
             deltas_KB *= torch.tensor(factors, dtype=deltas_KB.dtype, device=deltas_KB.device)[:, None]
@@ -91,7 +91,7 @@ class Masked(Weighted, Scaled):
 
     def votes(self, block: Block, factors: Factors) -> Tensor:
         """w_i d'_i, (K, B), new."""
-        num_models = len(block.values_KB)
+        num_models = block.num_models
         thinned_KB = torch.stack([self.thinned(block, model) for model in range(num_models)])
         shares = factors or (1.0,) * num_models
         weights_K = self.model_weights(num_models)
@@ -106,7 +106,7 @@ class Masked(Weighted, Scaled):
         """(K, 2) float64: sums of |d_i| and |m_i d_i|."""
         assert block.base_B is not None, "the base is required"
         pairs = []
-        for model, values_B in enumerate(block.values_KB):
+        for model, values_B in enumerate(block.rows_K):
             pairs += [_l1(values_B - block.base_B), _l1(self.thinned(block, model))]
         return torch.stack(pairs).reshape(-1, 2)
 

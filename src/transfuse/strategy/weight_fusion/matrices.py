@@ -42,7 +42,7 @@ class MatrixFusion(Scaled):
         else:
             merged_B = deltas_KB.mean(0)
         assert not isinstance(self.scale, str), "searched values are numbers"
-        return base_B.add_(merged_B, alpha=self.scale).to(block.values_KB.dtype)
+        return merged_B.mul_(self.scale).add_(base_B).to(block.dtype)
 
 
 def svd(matrix_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:

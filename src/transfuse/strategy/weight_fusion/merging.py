@@ -73,32 +73,42 @@ class WeightedSum:
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The weighted sum of the models' values, (B,)."""
-        return weighted_sum(block.values_KB, self.weights_K, self.divisor)
+        return weighted_sum(block.rows_K, self.weights_K, self.divisor, out=block.out_B)
 
 
-def weighted_sum(values_KB: Tensor, weights_K: Sequence[float], divisor: float = 1.0) -> Tensor:
+def weighted_sum(
+    rows_K: Sequence[Tensor] | Tensor, weights_K: Sequence[float], divisor: float = 1.0, *, out: Tensor | None = None
+) -> Tensor:
     """sum_i w_i x_i / divisor, models in list order.
 
-    One product and one sum a model, each rounded: a fused multiply-add, whose use depends on the block's size, would
-    make the last digit depend on it too. The division comes last: a mean of bf16 values that lies exactly between two
-    of them is then rounded as the exact mean is, which weights such as 1/3 would miss.
+    Equal weights divide the sum at the end: a mean of bf16 values that lies exactly between two of them is then rounded
+    as the exact mean is, which products with 1/3 would miss. Others take a product and a sum each, both rounded: fused
+    multiply-adds miss more of such ties.
 
     Args:
-        values_KB: (K, B) values.
+        rows_K: K tensors (B,).
         weights_K: K weights.
         divisor: not 0; the sum of the weights for a mean.
+        out: (B,) where to write it.
 
     Returns:
-        (B,) new tensor of the values' type.
+        (B,) of the rows' type: `out`, or new.
 
     Example:
         >>> weighted_sum(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), (1.0, 1.0), 2.0)
         tensor([2., 3.])
     """
-    total_B = values_KB[0] * weights_K[0]
-    term_B = torch.empty_like(total_B)
-    for values_B, weight in zip(values_KB[1:], weights_K[1:], strict=True):
-        total_B += values_B if weight == 1.0 else torch.mul(values_B, weight, out=term_B)
+    first = weights_K[0]
+    if len(rows_K) > 1 and first != 0 and all(weight == first for weight in weights_K):
+        total_B = torch.add(rows_K[0], rows_K[1], out=out)
+        for values_B in rows_K[2:]:
+            total_B += values_B
+        divisor /= first
+    else:
+        total_B = torch.mul(rows_K[0], first, out=out)
+        term_B = torch.empty_like(total_B)
+        for values_B, weight in zip(rows_K[1:], weights_K[1:], strict=True):
+            total_B += torch.mul(values_B, weight, out=term_B)
     return total_B if divisor == 1.0 else total_B.div_(divisor)
 
 
@@ -221,6 +231,8 @@ def _merge_tensor(method: TensorMethod, blocks: Blocks, size: int) -> Tensor:
     if first.numel() > 0:
         survey = method.survey(blocks)  # always over leaves, so that its sums do not depend on `size`
         flat = fused.view(-1)
-        for block in blocks if size == LEAF else replace(blocks, size=size):
-            flat[block.offset : block.offset + block.values_KB.shape[1]] = method.fuse_block(block, survey)
+        for block in replace(blocks, size=size, out=flat if flat.dtype == blocks.dtype else None):
+            fused_B = method.fuse_block(block, survey)
+            if fused_B is not block.out_B:
+                flat[block.offset : block.offset + len(block)] = fused_B
     return fused

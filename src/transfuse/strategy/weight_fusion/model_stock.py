@@ -13,6 +13,7 @@ from torch import Tensor
 
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.strategy.weight_fusion.block import Block, Blocks
+from transfuse.strategy.weight_fusion.merging import weighted_sum
 from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
 from transfuse.strategy.weight_fusion.vectors import Coefficients, combine, cosines, grams
 from transfuse.types import HyperparameterError
@@ -79,7 +80,7 @@ class ModelStock(TensorFusion):
 
     def survey(self, blocks: Blocks) -> Coefficients:
         """(V, 1) ratios t."""
-        gram_VKK = grams(blocks, self.granularity)
+        gram_VKK = grams(blocks, self.granularity, exact=self.average == "angle")
         num_models = gram_VKK.shape[-1]
         first, second = torch.triu_indices(num_models, num_models, offset=1)
         cosine_VP = cosines(gram_VKK)[:, first, second]
@@ -88,9 +89,7 @@ class ModelStock(TensorFusion):
 
     def fuse_block(self, block: Block, survey: Coefficients) -> Tensor:
         """`b + t (mean(x_i) - b)`, (B,)."""
-        values_KB = block.values_KB.to(survey.dtype)
-        total_B = values_KB[0] + values_KB[1]
-        for values_B in values_KB[2:]:
-            total_B += values_B
-        mean = replace(block, values_KB=total_B.div_(len(values_KB))[None])
-        return combine(mean, survey, self.granularity).to(block.values_KB.dtype)
+        rows_K = [values_B.to(survey.dtype) for values_B in block.rows_K]
+        mean_B = weighted_sum(rows_K, (1.0,) * len(rows_K), len(rows_K))
+        mean = replace(block, rows_K=(mean_B,), stacked_KB=None, out_B=None)
+        return combine(mean, survey, self.granularity).to(block.dtype)

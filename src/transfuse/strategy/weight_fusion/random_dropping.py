@@ -22,7 +22,7 @@ class RandomDropping(Masked):
     def thinned(self, block: Block, model: int) -> Tensor:
         """The kept elements, (B,)."""
         assert block.base_B is not None, "the base is required"
-        delta_B = torch.sub(block.values_KB[model], block.base_B)
+        delta_B = torch.sub(block.rows_K[model], block.base_B)
         if block.masks_KB is not None:
             delta_B *= block.masks_KB[model]
         elif self.density < 1:

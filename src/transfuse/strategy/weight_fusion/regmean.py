@@ -135,9 +135,9 @@ class RegMean(PositivelyWeighted):
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The fused tensor, flat."""
-        weights_K = self.model_weights(len(block.values_KB))
+        weights_K = self.model_weights(block.num_models)
         if block.statistics is None:
-            return weighted_sum(block.values_KB, weights_K, math.fsum(weights_K))
+            return weighted_sum(block.rows_K, weights_K, math.fsum(weights_K), out=block.out_B)
         grams_KGII = self._checked(block, weights_K)
         num_groups, num_inputs = grams_KGII[0].shape[:2]
         values_KGOI = block.values_KB.reshape(len(weights_K), num_groups, -1, num_inputs)
@@ -153,7 +153,7 @@ class RegMean(PositivelyWeighted):
             ]
         except SingularGramError as error:
             raise SingularGramError(f"`{block.key}` {error}. Did you mean ridge=1e-6, or more examples?") from None
-        return torch.stack(fused_GOI).reshape(-1).to(block.values_KB.dtype)
+        return torch.stack(fused_GOI).reshape(-1).to(block.dtype)
 
     def _checked(self, block: Block, weights_K: Sequence[float]) -> list[Tensor]:
         """K Gram matrices (G, I, I) that fit the tensor, times the models' weights."""

@@ -5,6 +5,7 @@ Dimensions in tensor names: K snapshots, B elements of a block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from transfuse.training.progress import Budget
 
 
-def snapshot_mean(values_KB: Tensor) -> Tensor:
+def snapshot_mean(rows_K: Sequence[Tensor] | Tensor) -> Tensor:
     """(1/K) sum_k x_k, summed in float64: a thousand snapshots lose no digit.
 
     Args:
-        values_KB: (K, B) values.
+        rows_K: K tensors (B,).
 
     Returns:
         (B,) of the values' type.
@@ -33,10 +34,10 @@ def snapshot_mean(values_KB: Tensor) -> Tensor:
         >>> snapshot_mean(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
         tensor([2., 4.])
     """
-    total_B = torch.zeros_like(values_KB[0], dtype=torch.float64)
-    for values_B in values_KB:
+    total_B = torch.zeros_like(rows_K[0], dtype=torch.float64)
+    for values_B in rows_K:
         total_B += values_B
-    return total_B.div_(len(values_KB)).to(values_KB.dtype)
+    return total_B.div_(len(rows_K)).to(rows_K[0].dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class SWA(TrajectoryFusion):
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The mean over the snapshots, (B,)."""
-        return snapshot_mean(block.values_KB)
+        return snapshot_mean(block.rows_K)
 
     def coefficients(self, num_models: int) -> tuple[float, ...]:
         """1/K each."""

@@ -15,14 +15,14 @@ from transfuse.strategy.weight_fusion.scaled import Scaled
 from transfuse.strategy.weight_fusion.weighted import Weighted
 
 
-def added(values_KB: Tensor, base_B: Tensor, shares_K: Sequence[float]) -> Tensor:
+def added(rows_K: Sequence[Tensor] | Tensor, base_B: Tensor, shares_K: Sequence[float]) -> Tensor:
     """`b + sum_i c_i (x_i - b)`, in which all points count: the models with c_i, the base with 1 - sum_i c_i.
 
     Differences are taken from the point of largest coefficient: a model that alone has coefficient 1 comes out exactly,
     and so do points that are all equal.
 
     Args:
-        values_KB: (K, B) values of the models.
+        rows_K: K tensors (B,), the models' values.
         base_B: (B,) values of the base.
         shares_K: K coefficients c_i.
 
@@ -33,13 +33,13 @@ def added(values_KB: Tensor, base_B: Tensor, shares_K: Sequence[float]) -> Tenso
         >>> added(torch.tensor([[2.0], [4.0]]), torch.tensor([1.0]), (0.5, 0.5))
         tensor([3.])
     """
-    points = [(1.0 - math.fsum(shares_K), base_B), *zip(shares_K, values_KB, strict=True)]
+    points = [(1.0 - math.fsum(shares_K), base_B), *zip(shares_K, rows_K, strict=True)]
     anchor = max(range(len(points)), key=lambda index: abs(points[index][0]))
     anchor_B = points[anchor][1]
     total_B, term_B = torch.zeros_like(base_B), torch.empty_like(base_B)
     for index, (share, point_B) in enumerate(points):
         if index != anchor and share != 0:
-            total_B += torch.sub(point_B, anchor_B, out=term_B).mul_(share)
+            total_B.add_(torch.sub(point_B, anchor_B, out=term_B), alpha=share)
     return total_B.add_(anchor_B)
 
 
@@ -66,5 +66,5 @@ class TaskArithmetic(Weighted, Scaled):
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The base plus the scaled sum of task vectors, (B,)."""
         assert block.base_B is not None and not isinstance(self.scale, str)
-        weights_K = linear_coefficients(self.model_weights(len(block.values_KB)), normalize=self.normalize)
-        return added(block.values_KB, block.base_B, [self.scale * weight for weight in weights_K])
+        weights_K = linear_coefficients(self.model_weights(block.num_models), normalize=self.normalize)
+        return added(block.rows_K, block.base_B, [self.scale * weight for weight in weights_K])

@@ -155,7 +155,7 @@ class Ties(Weighted, Scaled):
     def fuse_block(self, block: Block, survey: Trimming) -> Tensor:
         """The base plus the scaled merge of what is kept and agrees, (B,)."""
         assert block.base_B is not None and not isinstance(self.scale, str)
-        weights_K = self.model_weights(len(block.values_KB))
+        weights_K = self.model_weights(block.num_models)
         merged_B = elect_and_merge(
             survey.trimmed(block), weights_K, merge=self.merge, elect=self.elect, weigh=self.weigh
         )

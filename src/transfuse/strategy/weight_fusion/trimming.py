@@ -32,7 +32,10 @@ _DEVIATIONS = 4.0
 def task_vectors(block: Block) -> Tensor:
     """d_i = x_i - b, (K, B), new. One expression for ranking and fusing, or their masks would disagree."""
     assert block.base_B is not None, "a method of task vectors has a base"
-    return block.values_KB - block.base_B
+    deltas_KB = torch.empty((block.num_models, len(block)), dtype=block.dtype, device=block.base_B.device)
+    for delta_B, values_B in zip(deltas_KB, block.rows_K, strict=True):
+        torch.sub(values_B, block.base_B, out=delta_B)
+    return deltas_KB
 
 
 def kept_count(density: float, num_elements: int) -> int:

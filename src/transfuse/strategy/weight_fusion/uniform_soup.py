@@ -28,9 +28,9 @@ class UniformSoup(TensorFusion):
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The mean over the models, (B,)."""
-        num_models = len(block.values_KB)
+        num_models = block.num_models
         # x = sum_i x_i / K
-        return weighted_sum(block.values_KB, (1.0,) * num_models, num_models)
+        return weighted_sum(block.rows_K, (1.0,) * num_models, num_models, out=block.out_B)
 
     def coefficients(self, num_models: int) -> tuple[float, ...]:
         """1/K each."""

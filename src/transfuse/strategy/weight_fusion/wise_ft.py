@@ -68,4 +68,4 @@ class WiseFT(TensorFusion):
         # from the nearer end, so that both ends, and equal ones, are exact
         if self.alpha < 0.5:
             return delta_B.mul_(self.alpha).add_(block.base_B)
-        return delta_B.mul_(self.alpha - 1).add_(block.values_KB[0])
+        return delta_B.mul_(self.alpha - 1).add_(block.rows_K[0])
