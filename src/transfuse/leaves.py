@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 LEAF = 65_536
+WIDE = 4 * LEAF  # for maps of a few passes, whose calls cost more than a miss in the cache
 
 
 def leaves(num_elements: int, size: int = LEAF) -> Iterator[slice]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from transfuse.base_models.model import Description
-from transfuse.leaves import pairwise_sum
+from transfuse.leaves import LEAF, pairwise_sum
 from transfuse.state_dict import StateDict, batch_norm_statistics, tied_keys
 from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.weight_fusion.base import Need, WeightFusion, predictions
@@ -159,6 +159,7 @@ class _Unify:
     """`unify` as a per-tensor method."""
 
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = LEAF
 
     def bind(self, tensors: Sequence[Blocks]) -> _Unify:
         """Needs to know nothing."""

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from transfuse.leaves import leaves, pairwise_sum
+from transfuse.leaves import LEAF, leaves, pairwise_sum
 from transfuse.state_dict import check_finite
 from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.base import Need
@@ -123,6 +123,7 @@ class _Normalized:
     method: FisherMerging
     norms: tuple[float, ...]
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = LEAF
 
     def bind(self, tensors: Sequence[Blocks]) -> _Normalized:
         return self

@@ -147,6 +147,11 @@ class _Watch:
         """As the method takes its tensors."""
         return self.method.whole
 
+    @property
+    def size(self) -> int:
+        """As the method takes its tensors."""
+        return self.method.size
+
     def bind(self, tensors: Sequence[Blocks]) -> _Watch:
         """Watches the bound method, and writes into the same book."""
         return replace(self, bound=self.bound.bind(tensors))

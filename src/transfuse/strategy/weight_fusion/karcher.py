@@ -6,10 +6,12 @@ Dimensions in tensor names: K models.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.shares import positive_shares
 from transfuse.strategy.weight_fusion.spherical import (
@@ -76,6 +78,8 @@ class KarcherMean(Weighted):
     Reference:
         Karcher 1977, "Riemannian center of mass and mollifier smoothing"; Goddard et al. 2024 (2403.13257), "karcher".
     """
+
+    size: ClassVar[int] = WIDE
 
     max_iter: int = 50
     tol: float = 1e-9

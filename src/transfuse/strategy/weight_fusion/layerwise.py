@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from transfuse.leaves import LEAF
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.merging import weighted_sum
 from transfuse.strategy.weight_fusion.task_arithmetic import added
@@ -28,6 +29,7 @@ class LayerwiseSum:
     coefficients: Mapping[str, tuple[float, ...]]
     start_K: tuple[float, ...]
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = LEAF
 
     def bind(self, tensors: Sequence[Blocks]) -> LayerwiseSum:
         """Needs to know nothing."""

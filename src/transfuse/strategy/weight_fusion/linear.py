@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.block import Block
 from transfuse.strategy.weight_fusion.merging import weighted_sum
 from transfuse.strategy.weight_fusion.weighted import Weighted
@@ -50,6 +52,8 @@ class LinearMerge(Weighted):
     Reference:
         Wortsman et al. 2022 (2203.05482); Goddard et al. 2024 (2403.13257), "linear".
     """
+
+    size: ClassVar[int] = WIDE
 
     normalize: bool = True
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from transfuse.leaves import LEAF
+from transfuse.leaves import WIDE
 from transfuse.state_dict import (
     StateDict,
     as_tensors,
@@ -41,6 +41,10 @@ class TensorMethod(Protocol):
     def whole(self) -> bool:
         """Whether the method takes the whole tensor as one block."""
 
+    @property
+    def size(self) -> int:
+        """Elements of the blocks that are fused."""
+
     def bind(self, tensors: Sequence[Blocks]) -> TensorMethod:
         """The method with what it must know of all tensors."""
 
@@ -63,6 +67,7 @@ class WeightedSum:
     weights_K: tuple[float, ...]
     divisor: float = 1.0
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = WIDE
 
     def bind(self, tensors: Sequence[Blocks]) -> WeightedSum:
         """Needs to know nothing."""
@@ -123,7 +128,7 @@ def merge_state_dicts(
     seed: int = 0,
     batch_norm: Literal["average", "keep"] = "average",
     selection: Selection | None = None,
-    size: int = LEAF,
+    size: int | None = None,
 ) -> dict[str, Tensor]:
     """Merges K state dicts of one layout, tensor by tensor.
 
@@ -136,7 +141,7 @@ def merge_state_dicts(
         seed: of the methods' random streams.
         batch_norm: running statistics: averaged by the law of total variance, or kept from the base or first model.
         selection: which tensors are fused; all others come from the base, else from the first model.
-        size: elements a block; it changes no result.
+        size: elements a block; it changes no result. None: the method's choice.
 
     Returns:
         Key -> tensor in the first model's keys, order and types. Shares no storage with any input.
@@ -225,13 +230,13 @@ def _blocks(key: str, values: Sequence[Tensor], num_models: int, measured: Measu
     )
 
 
-def _merge_tensor(method: TensorMethod, blocks: Blocks, size: int) -> Tensor:
+def _merge_tensor(method: TensorMethod, blocks: Blocks, size: int | None) -> Tensor:
     first = blocks.values_K[0]
     fused = torch.empty(first.shape, dtype=first.dtype, device=first.device)
     if first.numel() > 0:
         survey = method.survey(blocks)  # always over leaves, so that its sums do not depend on `size`
         flat = fused.view(-1)
-        for block in replace(blocks, size=size, out=flat if flat.dtype == blocks.dtype else None):
+        for block in replace(blocks, size=size or method.size, out=flat if flat.dtype == blocks.dtype else None):
             fused_B = method.fuse_block(block, survey)
             if fused_B is not block.out_B:
                 flat[block.offset : block.offset + len(block)] = fused_B

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.merging import weighted_sum
@@ -62,6 +63,7 @@ class ModelStock(TensorFusion):
         paper: there one angle in (0, 90) degrees is assumed for all pairs; here cosines are averaged and t is bounded.
     """
 
+    size: ClassVar[int] = WIDE
     base: ClassVar[Need] = "required"
     least: ClassVar[int] = 2
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.shares import positive_shares
@@ -64,6 +65,7 @@ class MultiSlerp(Weighted):
         Goddard et al. 2024 (2403.13257), "multislerp".
     """
 
+    size: ClassVar[int] = WIDE
     base: ClassVar[Need] = "optional"
 
     logarithm: Literal["projected", "sphere"] = "projected"

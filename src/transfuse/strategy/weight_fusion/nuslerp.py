@@ -10,6 +10,7 @@ from typing import ClassVar, get_args
 
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.base import Need
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.shares import positive_shares
@@ -41,6 +42,7 @@ class NuSlerp(Weighted):
         Goddard et al. 2024 (2403.13257), "nuslerp". What mergekit calls row-wise are the columns here.
     """
 
+    size: ClassVar[int] = WIDE
     base: ClassVar[Need] = "optional"
     least: ClassVar[int] = 2
     most: ClassVar[int | None] = 2

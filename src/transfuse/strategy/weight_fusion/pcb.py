@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from transfuse.leaves import LEAF
 from transfuse.state_dict import compute_dtype
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.merging import weighted_sum
@@ -123,6 +124,7 @@ class _Balanced:
     magnitudes: Range
     scores: Range
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = LEAF
 
     def bind(self, tensors: Sequence[Blocks]) -> _Balanced:
         """Knows all tensors already."""

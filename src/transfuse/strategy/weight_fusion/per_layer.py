@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from transfuse.leaves import LEAF
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.merging import Survey, TensorMethod
 from transfuse.suggest import nearest
@@ -104,6 +105,7 @@ class PerTensor:
 
     methods: Mapping[str, TensorMethod]
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = LEAF
 
     def bind(self, tensors: Sequence[Blocks]) -> PerTensor:
         """Knows all tensors already."""

@@ -136,6 +136,11 @@ class ByPart:
         """As the methods."""
         return next(iter(self.methods.values())).whole
 
+    @property
+    def size(self) -> int:
+        """As the methods."""
+        return next(iter(self.methods.values())).size
+
     def bind(self, tensors: Sequence[Blocks]) -> ByPart:
         """Each method sees all tensors."""
         return replace(self, methods={part: method.bind(tensors) for part, method in self.methods.items()})

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.merging import TensorMethod
 from transfuse.strategy.weight_fusion.per_layer import PerLayer, PerTensor, canonical, numbers, resolve
@@ -67,6 +68,7 @@ class Slerp(TensorFusion):
         Shoemake 1985, "Animating rotation with quaternion curves"; Goddard et al. 2024 (2403.13257), "slerp".
     """
 
+    size: ClassVar[int] = WIDE
     least: ClassVar[int] = 2
     most: ClassVar[int | None] = 2
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.block import Block
 from transfuse.strategy.weight_fusion.linear import linear_coefficients
 from transfuse.strategy.weight_fusion.scaled import Scaled
@@ -60,6 +62,8 @@ class TaskArithmetic(Weighted, Scaled):
     Reference:
         Ilharco et al. 2023, "Editing models with task arithmetic", 2212.04089.
     """
+
+    size: ClassVar[int] = WIDE
 
     normalize: bool = False
 

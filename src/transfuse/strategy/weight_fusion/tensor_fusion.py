@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from transfuse.leaves import LEAF
 from transfuse.state_dict import require_list
 from transfuse.strategy.base import Context, FusedModel
 from transfuse.strategy.weight_fusion.base import Need, WeightFusion, predictions
@@ -35,11 +36,13 @@ class TensorFusion(WeightFusion):
         statistics: whether the method uses what was measured on data.
         masks: whether it takes masks that are handed in.
         whole: the tensor comes as one block; for matrix methods.
+        size: elements of the blocks that are fused; it changes no result.
     """
 
     statistics: ClassVar[Need] = "unused"
     masks: ClassVar[Need] = "unused"
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = LEAF
 
     def survey(self, blocks: Blocks) -> Survey | None:
         """Reads the tensor before it is fused: a few numbers, in float64, for `fuse_block`.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from transfuse.base_models.model import Description
-from transfuse.leaves import pairwise_sum
+from transfuse.leaves import LEAF, pairwise_sum
 from transfuse.strategy.base import Context
 from transfuse.strategy.weight_fusion.block import Block, Blocks
 from transfuse.strategy.weight_fusion.cut import Cut
@@ -192,6 +192,7 @@ class _ModelTies:
     cuts_K: tuple[Cut, ...]
     starts: Mapping[str, int]
     whole: ClassVar[bool] = False
+    size: ClassVar[int] = LEAF
 
     def bind(self, tensors: Sequence[Blocks]) -> _ModelTies:
         """Knows all tensors already."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from transfuse.leaves import WIDE
 from transfuse.strategy.weight_fusion.block import Block
 from transfuse.strategy.weight_fusion.merging import weighted_sum
 from transfuse.strategy.weight_fusion.tensor_fusion import TensorFusion
@@ -25,6 +27,8 @@ class UniformSoup(TensorFusion):
         Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
         increasing inference time", 2203.05482.
     """
+
+    size: ClassVar[int] = WIDE
 
     def fuse_block(self, block: Block, survey: None) -> Tensor:
         """The mean over the models, (B,)."""
