@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfuse.data import fashion_mnist, fashion_noise
+from transfuse.data import fashion_mnist, fashion_transfer
 from transfuse.data.files import Archive
 
 
@@ -49,7 +49,7 @@ def tiny_fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyFashion
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
     monkeypatch.setattr(fashion_mnist, "ARCHIVE", archive)
-    monkeypatch.setattr(fashion_noise, "ARCHIVE", archive)
+    monkeypatch.setattr(fashion_transfer, "ARCHIVE", archive)
     return TinyFashion(
         folder=tmp_path / "data",
         archive=archive,

@@ -11,6 +11,7 @@ from transfuse.data.dataset import Dataset, require, require_fraction
 from transfuse.data.digits import DIGIT, read_digits
 from transfuse.data.noise import CleanToNoisy
 from transfuse.data.splits import count, split_off
+from transfuse.data.transfer_splits import TransferSplits
 from transfuse.types import Problem
 
 
@@ -41,7 +42,8 @@ class DigitsNoise(Dataset):
         require_fraction("test_fraction", self.test_fraction)
         both = self.source_fraction + self.test_fraction
         require(both < 1, "source_fraction + test_fraction", "< 1", both)
-        self._transfer.check(DIGIT)
+        self._splits.check(DIGIT)
+        assert self._change  # noise out of its range is refused there
 
     def build(self, *, seed: int, folder: Path) -> Problem:
         """Clean source, noisy target and noisy test, stratified and disjoint."""
@@ -64,20 +66,25 @@ class DigitsNoise(Dataset):
             seed=seed,
             purpose="source",
         )
-        return self._transfer.build(
+        return self._splits.build(
             name=self.name,
-            task=DIGIT,
+            tasks=(DIGIT, DIGIT),
             source=examples.select(source),
             pool=examples.select(pool),
             test=examples.select(test),
             seed=seed,
+            change=self._change,
+            notes=(self._change.note,),
         )
 
     @property
-    def _transfer(self) -> CleanToNoisy:
-        return CleanToNoisy(
+    def _change(self) -> CleanToNoisy:
+        return CleanToNoisy(noise=self.noise)
+
+    @property
+    def _splits(self) -> TransferSplits:
+        return TransferSplits(
             source_validation_fraction=self.source_validation_fraction,
             target_size=self.target_size,
             validation_size=self.validation_size,
-            noise=self.noise,
         )

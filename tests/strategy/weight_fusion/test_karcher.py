@@ -20,7 +20,7 @@ def test_golden(golden: Path, name: str, fields: dict[str, float]) -> None:
     for key, value in load_file(golden / f"checkpoint_{name}.safetensors").items():
         torch.testing.assert_close(exact[key], value.double(), rtol=0, atol=2e-7)
         rounded = exact[key].float()
-        torch.testing.assert_close(merged[key], rounded, rtol=0, atol=2**-28)  # a unit of the largest weights
+        torch.testing.assert_close(merged[key], rounded, rtol=2**-23, atol=2**-28)  # at most a unit off
 
 
 def test_minimizes_the_squared_angles() -> None:
