@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def golden_transfer() -> Path:
+    """Reference values of transfer methods, computed by other implementations."""
+    return Path(__file__).parent / "golden" / "transfer"

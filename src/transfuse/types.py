@@ -87,6 +87,10 @@ class EmptyTaskError(TransfuseError):
     """A task has no label in a split that needs one."""
 
 
+class UnsupportedStructureError(TransfuseError):
+    """A network lacks the structure that the method works on."""
+
+
 class CoverageError(TransfuseError):
     """Too few weights of a checkpoint fit the network."""
 

@@ -179,12 +179,13 @@ class Fitting:
         self._train = train
         self._validation = validation
         self._seconds = 0.0
+        self._begun = False
         module.checkpoint = fit.checkpoints.of(key)
 
     @property
     def total_steps(self) -> int:
-        """The whole budget in optimizer steps."""
-        return self._module.budget.total_steps
+        """The whole budget in optimizer steps; 0 where none is taken."""
+        return self._module.budget.total_steps if self._module.trains else 0
 
     @property
     def step(self) -> int:
@@ -198,6 +199,8 @@ class Fitting:
             `validation/loss` there, and `validation/<task>/loss` with several tasks; no entry before the first step.
         """
         to_step = min(to_step, self.total_steps)
+        if not self._begun:
+            self._begin()
         if to_step > self.step:
             self._go_on(to_step)
         for stop in sorted({*self._module.boundaries(), to_step}):
@@ -232,6 +235,16 @@ class Fitting:
         for parameter in network.parameters():
             parameter.grad = None
         return network.eval()
+
+    def _begin(self) -> None:
+        """Work before the first step; a training that goes on does it again, and its checkpoint has the last word."""
+        started = time.perf_counter()
+        with cpu_threads(self._fit.devices.threads):
+            self._module.begin(self._train, self._validation)
+            if not self._module.trains:
+                self._module.judge(self._validation)
+        self._seconds += time.perf_counter() - started
+        self._begun = True
 
     def _go_on(self, to_step: int) -> None:
         """Takes over the last checkpoint on the way to `to_step` of a training that was killed."""

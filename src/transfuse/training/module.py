@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfuse.data.loaders import Batch, EvaluationBatches, TrainingBatches
+from transfuse.models.predict import predict
 from transfuse.randomness import derive_seed, seed_streams
 from transfuse.training.checkpoints import Checkpoint
 from transfuse.training.exchange import Exchange
@@ -28,7 +29,7 @@ from transfuse.training.memory import Memory
 from transfuse.training.optimizer import group, lr_at, make_optimizer, restore, set_lr, supports_fused
 from transfuse.training.progress import Budget, Progress, Row, gathered, streams
 from transfuse.training.settings import Training
-from transfuse.types import NonFiniteError, Task
+from transfuse.types import NonFiniteError, Split, Task
 
 _FINITE_EVERY = 200  # steps between looks at the training loss within an epoch
 
@@ -69,6 +70,21 @@ class TrainingModule(LightningModule, ABC):
     @abstractmethod
     def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
         """The scalar that a step minimizes, from the tasks' losses of a batch (already times `loss_scale`)."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether any step is taken."""
+        return True
+
+    def begin(self, train: Split, validation: Split) -> None:
+        """Work on the data before the first step, once, in the process that calls `Fitting.advance`."""
+
+    def judge(self, validation: Split) -> None:
+        """Validation losses of the network as it is, where no step is taken."""
+        outputs = predict(self.network, validation.inputs)
+        losses = task_losses(self.network, self.tasks, outputs, validation.targets)
+        self.progress.scores = self._row("validation", [float(loss) for loss in losses])
+        self._check_finite("validation", self.progress.scores["validation/loss"])
 
     def outputs(self, inputs: Tensor) -> dict[str, Tensor]:
         """Task -> (N, C)."""

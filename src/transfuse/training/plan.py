@@ -3,14 +3,72 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from transfuse.types import HyperparameterError
+from transfuse.types import HyperparameterError, Split, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What work beside the steps may see: the target's development data.
+
+    Attributes:
+        tasks: what is predicted.
+        train: examples to fit on.
+        validation: examples to select on.
+        batch_size: of the training.
+        seed: of the training, for orders that are drawn.
+        metric: that selects, such as `nll`.
+    """
+
+    tasks: tuple[Task, ...]
+    train: Split
+    validation: Split
+    batch_size: int
+    seed: int
+    metric: str
+
+
+class ClosedForm(ABC):
+    """Work on the target's data before the first step: a probe, statistics, gradient norms. Deterministic."""
+
+    @abstractmethod
+    def apply(self, plan: Plan, data: Data) -> Plan:
+        """The plan after the work: its network may be changed in place, its phases and its report replaced."""
+
+
+class Penalty(nn.Module, ABC):
+    """A term that is added to the loss of a phase. What it holds (reference weights, a frozen network) is no parameter.
+
+    Attributes:
+        layers: modules of the network whose outputs the term sees.
+    """
+
+    layers: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, network: nn.Module, inputs: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
+        """The term, a scalar with a graph.
+
+        Args:
+            network: that is trained.
+            inputs: (N, ...) of the batch.
+            seen: layer -> what it gave for them in this step.
+        """
+
+
+class Finish(ABC):
+    """Work on the trained network: what training parametrized becomes plain weights again, statistics are measured."""
+
+    @abstractmethod
+    def apply(self, network: nn.Module, data: Data) -> Mapping[str, Any]:
+        """Changes the network in place; returns lines for the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +111,13 @@ class Phase:
         name: for people.
         share: of all steps, in (0, 1].
         groups: each parameter of the network is in exactly one.
+        penalties: terms that are added to the loss.
     """
 
     name: str
     share: float
     groups: tuple[ParameterGroup, ...]
+    penalties: tuple[Penalty, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -70,15 +130,21 @@ class Plan:
 
     Attributes:
         network: with its loaded weights; the plan owns it.
-        phases: in order; their shares sum to 1.
+        phases: in order; their shares sum to 1. None: no step is taken, and the leading work is all.
+        leading: work before the first step, in order.
+        finish: work on the trained network, in order.
         report: what was loaded and what was decided, for the record.
     """
 
     network: nn.Module
     phases: tuple[Phase, ...]
+    leading: tuple[ClosedForm, ...] = ()
+    finish: tuple[Finish, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.phases:
+            return
         total = math.fsum(phase.share for phase in self.phases)
         if not math.isclose(total, 1.0, rel_tol=1e-6):
             raise HyperparameterError(f"The shares of the phases should sum to 1. Found {total:.6g}.")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, final
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from transfuse.data.loaders import Batch
 from transfuse.models.batch_norm import full_batches, reestimate
 from transfuse.randomness import make_generator
 from transfuse.training.module import TrainingModule
 from transfuse.training.optimizer import group
-from transfuse.training.plan import ParameterGroup, Phase, Plan
+from transfuse.training.plan import Data, ParameterGroup, Phase, Plan
 from transfuse.training.settings import Training
-from transfuse.types import Task
+from transfuse.types import Split, Task
 
 
 @final
 class TransferModule(TrainingModule):
-    """min over the trainable part of theta, phase by phase, of `sum_t loss_scale_t L_t(theta)`.
+    """min over the trainable part of theta, phase by phase, of `sum_t loss_scale_t L_t(theta)`, plus penalties.
 
     One optimizer holds all parameters from the first step to the last. A frozen one has no gradient, so it gets neither
     moment nor decay; its layers' BatchNorm and dropout follow the mode of its group.
@@ -27,17 +29,46 @@ class TransferModule(TrainingModule):
         plan: its network is trained in place.
         tasks: what the network predicts.
         settings: optimizer and schedule.
+        metric: that leading work selects by.
     """
 
-    def __init__(self, plan: Plan, tasks: tuple[Task, ...], settings: Training) -> None:
+    def __init__(self, plan: Plan, tasks: tuple[Task, ...], settings: Training, metric: str = "nll") -> None:
         super().__init__(plan.network, tasks, settings)
         self.plan = plan
+        self.metric = metric
+        self._seen: dict[str, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
+
+    @property
+    def trains(self) -> bool:
+        """Whether the plan has a phase."""
+        return bool(self.plan.phases)
+
+    def begin(self, train: Split, validation: Split) -> None:
+        """The plan's leading work."""
+        data = self.data(train, validation)
+        for work in self.plan.leading:
+            self.plan = work.apply(self.plan, data)
+
+    def data(self, train: Split, validation: Split) -> Data:
+        """What leading and finishing work see."""
+        return Data(
+            tasks=self.tasks,
+            train=train,
+            validation=validation,
+            batch_size=self.settings.batch_size,
+            seed=self.budget.seed,
+            metric=self.metric,
+        )
 
     def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
-        """sum_t L_t."""
+        """sum_t L_t + sum of penalties."""
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
+        for penalty in self._phase.penalties:
+            total = total + penalty(self.network, batch.inputs, self._seen)
+        self._seen.clear()
         return total
 
     def boundaries(self) -> tuple[int, ...]:
@@ -81,8 +112,22 @@ class TransferModule(TrainingModule):
     def on_train_start(self) -> None:
         """Statistics of the target data replace the source's where the phase says so."""
         super().on_train_start()
+        for penalty in self._phase.penalties:
+            penalty.to(self.device)
+            for name in penalty.layers:
+                self._hooks.append(self.network.get_submodule(name).register_forward_hook(partial(self._see, name)))
         if self.progress.step in (0, *self.boundaries()):
             self._reestimate()
+
+    def on_train_end(self) -> None:
+        """The network is left without hooks."""
+        super().on_train_end()
+        while self._hooks:
+            self._hooks.pop().remove()
+        self._seen.clear()
+
+    def _see(self, name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._seen[name] = output
 
     def apply_modes(self) -> None:
         """Layers whose group is not in `train` mode neither drop out nor move their statistics."""

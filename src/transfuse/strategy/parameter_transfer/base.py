@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,7 +20,9 @@ from transfuse.types import Development, HyperparameterError, IncompatibleStrate
 
 if TYPE_CHECKING:
     from transfuse.training.fit import Fitting
-    from transfuse.training.plan import Phase, Plan
+    from transfuse.training.plan import ClosedForm, Finish, Penalty, Phase, Plan
+
+HEADS = ("reset", "zero", "class_mean", "linear_probe", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class ParameterTransfer(TrainedStrategy, ABC):
 
     Attributes:
         source: which base model to start from: its position in the pool.
-        head: `reset` (a fresh head) or `keep` (the source's, where the classes are the same).
+        head: `reset` (a fresh one), `zero`, `class_mean` (rows from class means of the source's features),
+            `linear_probe` (the optimum on them), or `keep` (the source's, where the classes are the same).
         min_coverage: smallest share of the target's backbone that must come from the source, in [0, 1].
     """
 
@@ -41,8 +44,8 @@ class ParameterTransfer(TrainedStrategy, ABC):
     problems: ClassVar[frozenset[ProblemKind]] = frozenset({"transfer"})
 
     def __post_init__(self) -> None:
-        if self.head not in ("reset", "keep"):
-            raise HyperparameterError(f"`head` should be reset or keep. Found `head = {self.head}`.")
+        if self.head not in HEADS:
+            raise HyperparameterError(f"`head` should be one of {', '.join(HEADS)}. Found `head = {self.head}`.")
         if not 0 <= self.min_coverage <= 1:
             raise HyperparameterError(
                 f"`min_coverage` should be in [0, 1]. Found `min_coverage = {self.min_coverage}`."
@@ -50,12 +53,54 @@ class ParameterTransfer(TrainedStrategy, ABC):
 
     @abstractmethod
     def phases(self, network: nn.Module) -> tuple[Phase, ...]:
-        """What is trained when, at which learning rates; the shares of the budget sum to 1."""
+        """What is trained when, at which learning rates; the shares of the budget sum to 1. None: nothing is."""
+
+    def leading(self) -> tuple[ClosedForm, ...]:
+        """Work on the target's data before the first step: by default what the choice of the head asks for."""
+        from transfuse.training.probe import ClassMeanHeads, ProbeHeads
+
+        work: dict[str, tuple[ClosedForm, ...]] = {"class_mean": (ClassMeanHeads(),), "linear_probe": (ProbeHeads(),)}
+        return work.get(self.head, ())
+
+    def penalties(self, network: nn.Module, source: BaseModel, carried: frozenset[str]) -> tuple[Penalty, ...]:
+        """Terms of the loss.
+
+        Args:
+            network: with its loaded weights, before training.
+            source: where they came from.
+            carried: parameters whose values came from it.
+        """
+        return ()
+
+    def finish(self) -> tuple[Finish, ...]:
+        """Work on the trained network."""
+        return ()
+
+    def carried_state(self, state: Mapping[str, Tensor], generator: torch.Generator) -> Mapping[str, Tensor]:
+        """What is loaded of the source's weights: by default themselves."""
+        return state
+
+    def plan_of(
+        self, network: nn.Module, source: BaseModel, carried: frozenset[str], report: Mapping[str, Any]
+    ) -> Plan:
+        """The plan that trains a network whose weights `carried` came from the source."""
+        from transfuse.training.plan import Plan
+
+        penalties = self.penalties(network, source, carried)
+        return Plan(
+            network=network,
+            phases=tuple(replace(phase, penalties=penalties) for phase in self.phases(network)),
+            leading=self.leading(),
+            finish=self.finish(),
+            report=report,
+        )
 
     def check(self, development: Development, base_models: Description) -> None:
         """The source must be in the pool; a kept head must mean the same classes."""
         super().check(development, base_models)
         require_source(self, self.source, base_models)
+        if base_models.build is not None:
+            self.phases(base_models.build())  # a network that the method cannot work on is refused here
         if self.head == "keep" and not _same_labels(development):
             raise IncompatibleStrategyError(
                 f"{self.name} with head=keep needs the same classes in source and target. "
@@ -64,13 +109,17 @@ class ParameterTransfer(TrainedStrategy, ABC):
 
     def prepare(self, source: BaseModel, target: Development, generator: torch.Generator) -> Plan:
         """The target network with loaded weights, the load report, the phases; trains nothing."""
-        from transfuse.training.plan import Plan
-
         network = source.architecture.build(target.input_shape, target.tasks, generator)
-        left_out = frozenset() if self.head == "keep" else head_names(network)
+        heads = head_names(network)
+        left_out = frozenset() if self.head == "keep" else heads
         state = {key: value for key, value in source.state.items() if key not in left_out}
-        report = load(state, network, min_coverage=self.min_coverage)
-        return Plan(network=network, phases=self.phases(network), report=_summary(report))
+        report = load(self.carried_state(state, generator), network, min_coverage=self.min_coverage)
+        if self.head == "zero":
+            with torch.no_grad():
+                for name in heads & dict(network.named_parameters()).keys():
+                    network.get_parameter(name).zero_()
+        carried = frozenset(pair.target for pair in (*report.matched, *report.adapted))
+        return self.plan_of(network, source, carried, _summary(report))
 
     def start(self, context: Context) -> Arm:
         """Lays out the plan's training."""
@@ -84,8 +133,9 @@ def start_plan(context: Context, strategy: TrainedStrategy, source: BaseModel, p
     from transfuse.training.transfer import TransferModule
 
     development = context.development
+    module = TransferModule(plan, development.tasks, context.training, context.selection_metric)
     fitting = context.fit.begin(
-        TransferModule(plan, development.tasks, context.training),
+        module,
         development.train,
         development.validation,
         settings=context.training,
@@ -93,15 +143,22 @@ def start_plan(context: Context, strategy: TrainedStrategy, source: BaseModel, p
         name=strategy.name,
         key=context.training_key(strategy.name, repr(strategy), source.description.key),
     )
-    before = {name: value.detach().clone() for name, value in plan.network.named_parameters()}
+    before = {plain(name): value.detach().clone() for name, value in plan.network.named_parameters()}
 
     def fused(fitting: Fitting) -> FusedModel:
         result = fitting.result()
         trained = sum(value.numel() for value in plan.network.parameters() if value.requires_grad)
-        report = {**plan.report, "trainable_parameters": trained, "drift": drift(before, result.network)}
-        return finished(context, result, report)
+        report = {"trainable_parameters": trained, **module.plan.report}
+        for work in plan.finish:
+            report |= work.apply(result.network, module.data(development.train, development.validation))
+        return finished(context, result, {**report, "drift": drift(before, result.network)})
 
     return Arm(fitting=fitting, finished=fused)
+
+
+def plain(name: str) -> str:
+    """A parameter's name without the parametrization that is trained in its place."""
+    return name.replace("parametrizations.", "").removesuffix(".original")
 
 
 def drift(before: Mapping[str, Tensor], network: nn.Module) -> dict[str, float]:

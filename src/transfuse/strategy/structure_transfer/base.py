@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from transfuse.base_models.model import BaseModel, Description
+from transfuse.models.network import head_names
 from transfuse.strategy.base import Arm, Context, TrainedStrategy
 from transfuse.strategy.parameter_transfer.base import ParameterTransfer, require_source, start_plan
 from transfuse.strategy.parameter_transfer.full_finetune import FullFinetune
@@ -19,10 +20,17 @@ from transfuse.types import Development, ProblemKind
 
 @dataclass(frozen=True, kw_only=True)
 class Grown:
-    """A network derived from the source's structure, and what was done to derive it."""
+    """A network derived from the source's structure, and what was done to derive it.
+
+    Attributes:
+        network: of the target's tasks.
+        report: for the record.
+        carries: whether its backbone's weights came from the source.
+    """
 
     network: nn.Module
     report: Mapping[str, Any]
+    carries: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +59,8 @@ class StructureTransfer(TrainedStrategy, ABC):
 
     def start(self, context: Context) -> Arm:
         """Derives the network, then lays out its training."""
-        from transfuse.training.plan import Plan
-
         source = context.base_models[self.source]
         grown = self.grow(source, context.development, context.generator("init"))
-        plan = Plan(network=grown.network, phases=self.then.phases(grown.network), report=grown.report)
+        carried = frozenset(name for name, _ in grown.network.named_parameters()) - head_names(grown.network)
+        plan = self.then.plan_of(grown.network, source, carried if grown.carries else frozenset(), grown.report)
         return start_plan(context, self, source, plan)

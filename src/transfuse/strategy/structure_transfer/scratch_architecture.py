@@ -21,4 +21,8 @@ class ScratchArchitecture(StructureTransfer):
     def grow(self, source: BaseModel, target: Development, generator: torch.Generator) -> Grown:
         """A fresh network of the source's architecture with the target's heads."""
         network = source.architecture.build(target.input_shape, target.tasks, generator)
-        return Grown(network=network, report={"architecture": source.description.architecture, "carried_weights": 0})
+        return Grown(
+            network=network,
+            report={"architecture": source.description.architecture, "carried_weights": 0},
+            carries=False,
+        )
