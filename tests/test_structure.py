@@ -20,6 +20,7 @@ LAYERS = [
     {"state_dict", "leaves"},
     {"metrics", "evidence"},
     {"data", "models"},
+    {"transferability"},
     {"alignment"},
     {"training"},
     {"base_models"},

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transfuse.strategy.multi_task import balance as balance
     from transfuse.strategy.output_fusion import fuse as fuse
     from transfuse.strategy.weight_fusion import merge as merge
+    from transfuse.transferability import transferability as transferability
 
 __version__ = "0.1.0"
 
@@ -27,9 +28,10 @@ _PUBLIC = {
     "load": "transfuse.models.loading",
     "merge": "transfuse.strategy.weight_fusion",
     "run": "transfuse.program",
+    "transferability": "transfuse.transferability",
 }
 
-__all__ = ["__version__", "balance", "compare", "fuse", "load", "merge", "run"]
+__all__ = ["__version__", "balance", "compare", "fuse", "load", "merge", "run", "transferability"]
 
 
 def __getattr__(name: str) -> Any:

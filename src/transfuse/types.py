@@ -91,6 +91,18 @@ class UnsupportedStructureError(TransfuseError):
     """A network lacks the structure that the method works on."""
 
 
+class IncompatibleScoreError(TransfuseError):
+    """A transferability score does not take such targets or sources."""
+
+
+class ScoreSaturatedError(TransfuseError):
+    """A transferability score would be the same for every source."""
+
+
+class TransferabilityWarning(UserWarning):
+    """A transferability score says little on these data."""
+
+
 class CoverageError(TransfuseError):
     """Too few weights of a checkpoint fit the network."""
 

@@ -8,10 +8,9 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from transfuse.randomness import global_stream, make_generator
 from transfuse.training.checkpoints import Checkpoints
 from transfuse.training.exchange import open_exchange
 from transfuse.training.interrupt import interruptible
+from transfuse.training.launching import end, exit_codes, restore_environment
 from transfuse.training.memory import Memory
 from transfuse.training.progress import Budget, Row
 from transfuse.training.quiet import quiet
@@ -241,8 +241,6 @@ class Fitting:
         started = time.perf_counter()
         with cpu_threads(self._fit.devices.threads):
             self._module.begin(self._train, self._validation)
-            if not self._module.trains:
-                self._module.judge(self._validation)
         self._seconds += time.perf_counter() - started
         self._begun = True
 
@@ -290,11 +288,11 @@ class Fitting:
                 trainer.fit(module)
                 module.progress = exchange.read_progress()
             except Exception as error:
-                raise exchange.failure(module.budget.name, error, _exit_codes(trainer)) from error
+                raise exchange.failure(module.budget.name, error, exit_codes(trainer)) from error
             finally:
                 module.exchange = None
-                _end(set(multiprocessing.active_children()) - others)
-                _restore(environment)
+                end(set(multiprocessing.active_children()) - others)
+                restore_environment(environment)
 
 
 @contextmanager
@@ -306,29 +304,6 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _exit_codes(trainer: Trainer) -> list[int | None]:
-    """Of the ranks, as far as they were started."""
-    from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-
-    launcher = trainer.strategy.launcher
-    assert isinstance(launcher, _MultiProcessingLauncher), "several devices are launched by fork or spawn"
-    return [process.exitcode for process in launcher.procs]
-
-
-def _end(workers: Iterable[BaseProcess]) -> None:
-    for process in workers:
-        process.kill()
-        process.join()
-
-
-def _restore(environment: dict[str, str | None]) -> None:
-    for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _resolved(devices: Devices) -> Devices:

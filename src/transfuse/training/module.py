@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfuse.data.loaders import Batch, EvaluationBatches, TrainingBatches
-from transfuse.models.predict import predict
 from transfuse.randomness import derive_seed, seed_streams
 from transfuse.training.checkpoints import Checkpoint
 from transfuse.training.exchange import Exchange
@@ -78,13 +77,6 @@ class TrainingModule(LightningModule, ABC):
 
     def begin(self, train: Split, validation: Split) -> None:
         """Work on the data before the first step, once, in the process that calls `Fitting.advance`."""
-
-    def judge(self, validation: Split) -> None:
-        """Validation losses of the network as it is, where no step is taken."""
-        outputs = predict(self.network, validation.inputs)
-        losses = task_losses(self.network, self.tasks, outputs, validation.targets)
-        self.progress.scores = self._row("validation", [float(loss) for loss in losses])
-        self._check_finite("validation", self.progress.scores["validation/loss"])
 
     def outputs(self, inputs: Tensor) -> dict[str, Tensor]:
         """Task -> (N, C)."""
@@ -287,8 +279,6 @@ class TrainingModule(LightningModule, ABC):
         stream, device_stream = streams(self.device)
         progress.streams = gathered(stream, self.device, self.trainer.world_size)
         progress.device_streams = gathered(device_stream, self.device, self.trainer.world_size)
-
-    # sums
 
     def _zeros(self) -> Tensor:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64

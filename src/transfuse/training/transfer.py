@@ -10,7 +10,9 @@ from torch.utils.hooks import RemovableHandle
 
 from transfuse.data.loaders import Batch
 from transfuse.models.batch_norm import full_batches, reestimate
+from transfuse.models.predict import predict
 from transfuse.randomness import make_generator
+from transfuse.training.losses import task_losses
 from transfuse.training.module import TrainingModule
 from transfuse.training.optimizer import group
 from transfuse.training.plan import Data, ParameterGroup, Phase, Plan
@@ -49,6 +51,15 @@ class TransferModule(TrainingModule):
         data = self.data(train, validation)
         for work in self.plan.leading:
             self.plan = work.apply(self.plan, data)
+        if not self.trains:
+            self._judge(validation)
+
+    def _judge(self, validation: Split) -> None:
+        """Validation losses of a network that takes no step."""
+        outputs = predict(self.network, validation.inputs)
+        losses = task_losses(self.network, self.tasks, outputs, validation.targets)
+        self.progress.scores = self._row("validation", [float(loss) for loss in losses])
+        self._check_finite("validation", self.progress.scores["validation/loss"])
 
     def data(self, train: Split, validation: Split) -> Data:
         """What leading and finishing work see."""

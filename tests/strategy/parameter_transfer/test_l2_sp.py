@@ -20,7 +20,7 @@ def test_without_factors_it_is_full_fine_tuning(tmp_path: Path) -> None:
 
 
 def test_the_way_from_the_source_falls_with_alpha(tmp_path: Path) -> None:
-    context = problem(tmp_path, optimizer="sgd", lr=0.05, steps=30, keep="last", schedule="constant")
+    context = problem(tmp_path, optimizer="sgd", lr=0.01, steps=60, keep="last", schedule="constant")
     ways = []
     for alpha in (0.0, 0.3, 3.0):
         drift = L2Sp(alpha=alpha, batch_norm="eval").apply(context).diagnostics["drift"]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.strategy.parameter_transfer.cases import problem, start, trained
 from transfuse.strategy.parameter_transfer import Lora
-from transfuse.strategy.parameter_transfer.low_rank import dora_weight, lora_delta
+from transfuse.training.low_rank import dora_weight, lora_delta
 from transfuse.types import HyperparameterError, UnsupportedStructureError
 
 

@@ -75,7 +75,7 @@ class Lora(ParameterTransfer):
 
     def prepare(self, source: BaseModel, target: Development, generator: torch.Generator) -> Plan:
         """The loaded network with its weights parametrized."""
-        from transfuse.strategy.parameter_transfer.low_rank import LowRank, adaptable
+        from transfuse.training.low_rank import LowRank, adaptable
 
         plan = super().prepare(source, target, generator)
         layers = adaptable(plan.network, self.targets, head_names(plan.network))
@@ -104,6 +104,6 @@ class Lora(ParameterTransfer):
 
     def finish(self) -> tuple[Finish, ...]:
         """Merged."""
-        from transfuse.strategy.parameter_transfer.low_rank import MergeLowRank
+        from transfuse.training.low_rank import MergeLowRank
 
         return (MergeLowRank(),)

@@ -113,8 +113,8 @@ class MergeLowRank(Finish):
         for layer in list(network.modules()):
             if parametrize.is_parametrized(layer, "weight"):
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-                if layer.bias is not None:  # behind the weight again, as the layer's class has it
-                    bias = layer.bias
+                bias = layer.bias
+                if isinstance(bias, nn.Parameter):  # behind the weight again, as the layer's class has it
                     del layer.bias
                     layer.register_parameter("bias", bias)
                 merged += 1
