@@ -103,6 +103,10 @@ class TransferabilityWarning(UserWarning):
     """A transferability score says little on these data."""
 
 
+class PreservationError(TransfuseError):
+    """A network that was to keep its function does not."""
+
+
 class CoverageError(TransfuseError):
     """Too few weights of a checkpoint fit the network."""
 

@@ -68,6 +68,29 @@ def test_per_task_members_may_start_from_a_joint_training(multi_task: Setting) -
             PerTask(start_share=share)
 
 
+def test_the_source_may_have_a_budget_of_its_own(transfer: Setting) -> None:
+    (plain,), (longer,) = (pool.members(transfer).recipes for pool in (Source(), Source(steps=800, batch_size=64)))
+    assert plain.training == transfer.training
+    assert longer.training == replace(transfer.training, epochs=None, steps=800, batch_size=64)
+    (passes,) = Source(epochs=7).members(transfer).recipes
+    assert passes.training == replace(transfer.training, epochs=7, steps=None)
+    assert len({plain.key, longer.key, passes.key}) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 2, "steps": 3}, r"At most one of `epochs` and `steps` .* Found `epochs = 2`, `steps = 3`\.$"),
+        ({"epochs": 0}, r"^`epochs` should be >= 1 or null\. Found `epochs = 0`\.$"),
+        ({"steps": 0}, "`steps` should be >= 1 or null"),
+        ({"batch_size": -1}, "`batch_size` should be >= 1 or null"),
+    ],
+)
+def test_a_source_budget_out_of_range(fields: dict[str, int], message: str) -> None:
+    with pytest.raises(HyperparameterError, match=message):
+        Source(**fields)
+
+
 def test_source_pools_train_on_the_source(transfer: Setting) -> None:
     (source,) = Source().members(transfer).recipes
     both = SourceAndTarget().members(transfer).recipes

@@ -7,6 +7,7 @@ from transfuse.base_models.base import BaseModelRecipe, Members, Setting
 from transfuse.base_models.checkpoints import Checkpoints
 from transfuse.base_models.fge import FGE
 from transfuse.base_models.finetuned import Finetuned
+from transfuse.base_models.hf import Hf
 from transfuse.base_models.hyperparameters import Hyperparameters
 from transfuse.base_models.per_task import PerTask
 from transfuse.base_models.pool import Pool, Trained
@@ -27,6 +28,7 @@ __all__ = [
     "BaseModelRecipe",
     "Checkpoints",
     "Finetuned",
+    "Hf",
     "Hyperparameters",
     "Members",
     "PerTask",

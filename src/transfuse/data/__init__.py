@@ -19,6 +19,7 @@ from transfuse.data.mnist_to_digits import MnistToDigits
 from transfuse.data.multi_fashion import MultiFashion
 from transfuse.data.solar_flare import SolarFlare
 from transfuse.data.splits import fingerprint
+from transfuse.data.tweets import Tweets
 from transfuse.data.yeast import Yeast
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "MnistToDigits",
     "MultiFashion",
     "SolarFlare",
+    "Tweets",
     "Yeast",
     "fingerprint",
 ]

@@ -86,7 +86,7 @@ class PackagedFile:
         title: of the data set, for people.
         stem: folder below the data folder where a copy may lie.
         package: that holds the file.
-        path: of the file within the package; ends in `.gz`, or in `.zip` with one member.
+        path: of the file within the package; ends in `.gz`, in `.zip` with one member, or is not packed.
         install: command that installs the package.
         sha256: of the *unpacked* content, in hex.
     """
@@ -128,6 +128,8 @@ class PackagedFile:
 def _unpacked(path: Path) -> bytes:
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes())
+    if path.suffix != ".zip":
+        return path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
         return archive.read(archive.namelist()[0])
 

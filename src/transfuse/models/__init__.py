@@ -5,6 +5,7 @@ from __future__ import annotations
 from transfuse.models.architecture import Architecture
 from transfuse.models.cnn import build_cnn
 from transfuse.models.custom import Custom, build_custom
+from transfuse.models.hf import build_hf
 from transfuse.models.load_report import LoadReport, TensorPair
 from transfuse.models.loading import load, load_strict
 from transfuse.models.mlp import build_mlp
@@ -24,6 +25,7 @@ __all__ = [
     "TensorPair",
     "build_cnn",
     "build_custom",
+    "build_hf",
     "build_mlp",
     "build_resnet",
     "build_vit",

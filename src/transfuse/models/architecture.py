@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,6 +44,11 @@ class Architecture:
     def of(self, tasks: tuple[Task, ...]) -> Architecture:
         """What networks of these tasks are made by: with a single one there is nothing to share."""
         return self if len(tasks) > 1 else self.hard
+
+    def resized(self, **sizes: Any) -> Architecture:
+        """The same with other sizes, of the recipe's own names."""
+        plain = {name: list(value) if isinstance(value, Sequence) else value for name, value in sizes.items()}
+        return replace(self, recipe={**self.recipe, **plain}, make=partial(self.make, **sizes))
 
     def build(self, input_shape: tuple[int, ...], tasks: tuple[Task, ...], generator: torch.Generator) -> nn.Module:
         """A network with fresh weights drawn from `generator`: inputs (N, *input_shape) to {task: (N, C)}."""

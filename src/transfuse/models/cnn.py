@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import nn
 
 from transfuse.models.checks import require_dropout, require_image, require_size, require_sizes
 from transfuse.models.network import Backbone, Network, with_heads
+from transfuse.models.widths import WidthGroup, chain, columns, heads_reading, norm, rows
 from transfuse.types import HyperparameterError, Task
 
 
@@ -47,7 +49,30 @@ def build_cnn(
     stages = [_stage(before, after, batch_norm=batch_norm) for before, after in pairwise((in_channels, *channels))]
     flat = channels[-1] * (height // shrink) * (width // shrink)
     neck = nn.Sequential(nn.Flatten(), nn.Linear(flat, features), nn.ReLU(), nn.Dropout(dropout))
-    return with_heads(Backbone(stem=nn.Identity(), stages=stages, neck=neck, features=features), tasks)
+    network = with_heads(Backbone(stem=nn.Identity(), stages=stages, neck=neck, features=features), tasks)
+    network.widths = _widths(network, positions=flat // channels[-1])
+    return network
+
+
+def _widths(network: Network, positions: int) -> tuple[WidthGroup, ...]:
+    """Channels of the stages, the last of which is read position by position, then features."""
+    stages = [(f"backbone.stages.{index}", stage) for index, stage in enumerate(network.backbone.stages)]
+    layers = [(f"{prefix}.0", stage.get_submodule("0")) for prefix, stage in stages]
+    norms = [
+        norm(f"{prefix}.1", each) if isinstance(each := stage.get_submodule("1"), nn.BatchNorm2d) else ()
+        for prefix, stage in stages
+    ]
+    *inner, last = chain(network, "channels", layers, norms)
+    hidden = network.backbone.neck.get_submodule("1")
+    features = WidthGroup(
+        name="features",
+        field="features",
+        index=None,
+        size=network.backbone.features,
+        producers=rows("backbone.neck.1", hidden),
+        consumers=heads_reading(network),
+    )
+    return (*inner, replace(last, consumers=columns("backbone.neck.1", block=positions)), features)
 
 
 def _stage(in_channels: int, out_channels: int, *, batch_norm: bool) -> nn.Sequential:

@@ -10,6 +10,7 @@ from torch import nn
 
 from transfuse.models.checks import require, require_dropout, require_sizes
 from transfuse.models.network import Backbone, Network, with_heads
+from transfuse.models.widths import chain
 from transfuse.types import Task
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
@@ -49,4 +50,7 @@ def build_mlp(
         for before, after in pairwise((math.prod(input_shape), *widths))
     ]
     backbone = Backbone(stem=nn.Flatten(), stages=stages, neck=nn.Identity(), features=widths[-1])
-    return with_heads(backbone, tasks)
+    network = with_heads(backbone, tasks)
+    layers = [(f"backbone.stages.{index}.0", stage[0]) for index, stage in enumerate(stages)]
+    network.widths = chain(network, "widths", layers, [()] * len(layers))
+    return network

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from transfuse.types import DataError, Task
+
+if TYPE_CHECKING:
+    from transfuse.models.widths import WidthGroup
 
 Groups = list[tuple[str, list[str]]]
 
@@ -86,12 +90,16 @@ class Network(Grouped):
     Args:
         backbone: inputs (N, ...) to features (N, F).
         heads: task name -> `Head`; state dict keys are `backbone.*` and `heads.<task>.*`.
+
+    Attributes:
+        widths: who writes and reads each width, where that is known: see `transfuse.models.widths`.
     """
 
     def __init__(self, backbone: Backbone, heads: nn.ModuleDict) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = heads
+        self.widths: tuple[WidthGroup, ...] | None = None
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Task name -> (N, C) logits, or values in the targets' own units."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from transfuse.models.checks import require, require_image, require_sizes
 from transfuse.models.network import Backbone, Network, with_heads
+from transfuse.models.widths import Slot, WidthGroup, columns, heads_reading, norm, rows
 from transfuse.types import Task
 
 
@@ -40,7 +41,62 @@ def build_resnet(
         for index, ((before, after), num) in enumerate(zip(pairwise((channels[0], *channels)), blocks, strict=True))
     ]
     neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return with_heads(Backbone(stem=stem, stages=stages, neck=neck, features=channels[-1]), tasks)
+    network = with_heads(Backbone(stem=stem, stages=stages, neck=neck, features=channels[-1]), tasks)
+    network.widths = _widths(network)
+    return network
+
+
+def _widths(network: Network) -> tuple[WidthGroup, ...]:
+    """One residual stream a stage, numbered alike by all who write and read it; one width inside each block."""
+    groups: list[WidthGroup] = []
+    stem = network.backbone.stem
+    writers = [("backbone.stem.0", stem.get_submodule("0"))]
+    norms = [("backbone.stem.1", stem.get_submodule("1"))]
+    readers: list[tuple[Slot, ...]] = []
+    for index, stage in enumerate(network.backbone.stages):
+        for place, block in stage.named_children():
+            assert isinstance(block, ResidualBlock)
+            prefix = f"backbone.stages.{index}.{place}"
+            readers.append(columns(f"{prefix}.convolution1"))
+            projected = len(block.shortcut) > 0
+            if projected:
+                readers.append(columns(f"{prefix}.shortcut.0"))
+                groups.append(_stream(index - 1, writers, norms, readers))
+                writers, norms, readers = [(f"{prefix}.shortcut.0", block.shortcut[0])], [], []
+                norms = [(f"{prefix}.shortcut.1", block.shortcut[1])]
+            writers.append((f"{prefix}.convolution2", block.convolution2))
+            norms.append((f"{prefix}.norm2", block.norm2))
+            groups.append(
+                WidthGroup(
+                    name=f"channels.{index}.inside.{place}",
+                    field="channels",
+                    index=index,
+                    size=block.convolution1.out_channels,
+                    producers=rows(f"{prefix}.convolution1", block.convolution1),
+                    consumers=columns(f"{prefix}.convolution2"),
+                    normalizers=norm(f"{prefix}.norm1", block.norm1),
+                )
+            )
+    readers.append(heads_reading(network))
+    groups.append(_stream(len(network.backbone.stages) - 1, writers, norms, readers))
+    return tuple(groups)
+
+
+def _stream(
+    index: int,
+    writers: list[tuple[str, nn.Module]],
+    norms: list[tuple[str, nn.Module]],
+    readers: list[tuple[Slot, ...]],
+) -> WidthGroup:
+    return WidthGroup(
+        name=f"channels.{index}",
+        field="channels",
+        index=index,
+        size=writers[0][1].get_parameter("weight").shape[0],
+        producers=tuple(slot for prefix, layer in writers for slot in rows(prefix, layer)),
+        consumers=tuple(slot for slots in readers for slot in slots),
+        normalizers=tuple(slot for prefix, layer in norms for slot in norm(prefix, layer)),
+    )
 
 
 class ResidualBlock(nn.Module):

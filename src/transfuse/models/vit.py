@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from transfuse.models.checks import require, require_dropout, require_image, require_size
 from transfuse.models.network import Backbone, Network, with_heads
+from transfuse.models.widths import Slot, WidthGroup, columns, heads_reading, norm, rows
 from transfuse.types import HyperparameterError, Task
 
 
@@ -55,7 +56,64 @@ def build_vit(
     stem = PatchEmbedding(in_channels, patch=patch, patches=patches, width=width)
     hidden = max(1, round(width * mlp_ratio))
     stages = [Block(width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(depth)]
-    return with_heads(Backbone(stem=stem, stages=stages, neck=MeanOfPatches(width), features=width), tasks)
+    network = with_heads(Backbone(stem=stem, stages=stages, neck=MeanOfPatches(width), features=width), tasks)
+    network.widths = _widths(network)
+    return network
+
+
+def _widths(network: Network) -> tuple[WidthGroup, ...]:
+    """The residual stream; in each block heads, and units of its MLP."""
+    stem = network.backbone.stem
+    writers = [
+        Slot(key="backbone.stem.position_embedding", dim=2),
+        *rows("backbone.stem.projection", stem.get_submodule("projection")),
+    ]
+    norms = list(norm("backbone.neck.norm", network.backbone.neck.get_submodule("norm")))
+    readers = list(heads_reading(network))
+    inner: list[WidthGroup] = []
+    for index, block in enumerate(network.backbone.stages):
+        assert isinstance(block, Block)
+        prefix = f"backbone.stages.{index}"
+        attention, dims = block.attention, block.attention.query.out_features // block.attention.heads
+        for name in ("query", "key", "value"):
+            readers += columns(f"{prefix}.attention.{name}")
+        readers += columns(f"{prefix}.mlp.0")
+        writers += [*rows(f"{prefix}.attention.out", attention.out), *rows(f"{prefix}.mlp.2", block.mlp[2])]
+        norms += [*norm(f"{prefix}.norm1", block.norm1), *norm(f"{prefix}.norm2", block.norm2)]
+        made = [
+            slot
+            for name in ("query", "key", "value")
+            for slot in rows(f"{prefix}.attention.{name}", attention.get_submodule(name), block=dims)
+        ]
+        inner += [
+            WidthGroup(
+                name=f"heads.{index}",
+                field="heads",
+                index=None,
+                size=attention.heads,
+                producers=tuple(made),
+                consumers=columns(f"{prefix}.attention.out", block=dims),
+            ),
+            WidthGroup(
+                name=f"hidden.{index}",
+                field="mlp_ratio",
+                index=None,
+                size=block.mlp[0].get_parameter("weight").shape[0],
+                producers=rows(f"{prefix}.mlp.0", block.mlp[0]),
+                consumers=columns(f"{prefix}.mlp.2"),
+            ),
+        ]
+    stream = WidthGroup(
+        name="width",
+        field="width",
+        index=None,
+        size=network.backbone.features,
+        producers=tuple(writers),
+        consumers=tuple(readers),
+        normalizers=tuple(norms),
+        whole=True,
+    )
+    return (stream, *inner)
 
 
 class PatchEmbedding(nn.Module):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from transfuse.report.comparison import Row, Table
 from transfuse.report.numbers import spread
 from transfuse.report.tables import places
+from transfuse.report.transfer import on_benefit, on_negative_transfer
 
 _NAMED = 3  # strategies that a sentence lists
 
 
 def findings(table: Table) -> list[str]:
     """Sentences for the top of the report; none of them claims more than the verdicts."""
-    return [_best(table), *_verdicts(table), *_one_seed(table)]
+    return [_best(table), *_verdicts(table), *_transfer(table), *_one_seed(table)]
 
 
 def _best(table: Table) -> str:
@@ -37,6 +38,13 @@ def _verdicts(table: Table) -> list[str]:
             "no proof that they are equal."
         )
     return found
+
+
+def _transfer(table: Table) -> list[str]:
+    if table.kind != "transfer":
+        return []
+    found = [*on_negative_transfer(table.rows), *on_benefit(table.rows)]
+    return [sentence[0].upper() + sentence[1:] if sentence.startswith("transfer") else sentence for sentence in found]
 
 
 def _one_seed(table: Table) -> list[str]:

@@ -10,11 +10,12 @@ from transfuse.report.contests import Contest
 from transfuse.report.examples import MEANS_OVER_EXAMPLES, share_test_set
 from transfuse.report.numbers import decimals, fixed
 from transfuse.report.overlap import common_test_share
+from transfuse.report.transfer import transfer_notes
 
 
 def table_notes(contest: Contest, rows: Sequence[Row], reference: str | None, level: float) -> tuple[str, ...]:
     """The notes of one table, those that bear on every verdict first."""
-    notes = list(_on_reference(contest, rows, reference, level))
+    notes = [*transfer_notes(contest, rows, reference), *_on_reference(contest, rows, reference, level)]
     seeds = {entry.record.seed for entry in contest.entries}
     if len(seeds) == 1:
         notes.append(
@@ -76,6 +77,11 @@ def _on_overlap(contest: Contest) -> list[str]:
     share = common_test_share(contest.entries)
     if share == 0:
         return []
+    if share == 1:
+        return [
+            "each seed scales, or disturbs, the same test examples anew: the chance of these examples is not counted, "
+            "so the intervals are somewhat too narrow (Nadeau and Bengio, 2003)."
+        ]
     return [
         f"each seed splits the same data anew: two test sets share {100 * share:.3g} % of their examples on average, "
         "so seeds are not independent and the intervals are somewhat too narrow (Nadeau and Bengio, 2003)."

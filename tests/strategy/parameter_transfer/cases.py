@@ -67,7 +67,7 @@ def _widened(split: Any, shape: tuple[int, ...]) -> Any:
     return replace(split, inputs=split.inputs.repeat(1, 4).reshape(len(split), *shape))
 
 
-def problem(folder: Path, name: str = "cnn", **training: Any) -> Context:
+def problem(folder: Path, name: str = "cnn", build: Any = None, **training: Any) -> Context:
     """A transfer of toy data as 4 x 4 images, for a network with BatchNorm by default."""
     shape = (16,) if name == "mlp" else (1, 4, 4)
     source, target = make_development(SIGN), make_development(SIGN)
@@ -76,7 +76,7 @@ def problem(folder: Path, name: str = "cnn", **training: Any) -> Context:
         target, train=_widened(target.train, shape), validation=_widened(target.validation, shape), source=source
     )
     setting = make_setting(target, **{"epochs": None, "steps": 6, "batch_size": 24, **training})
-    architecture = Architecture(name=name, recipe={"_target_": name}, make=BUILT[name])
+    architecture = Architecture(name=name, recipe={"_target_": name}, make=build or BUILT[name])
     return make_context(replace(setting, architecture=architecture), Source(), folder)
 
 

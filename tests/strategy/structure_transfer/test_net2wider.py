@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.strategy.parameter_transfer.cases import BUILT, problem
+from transfuse.strategy.structure_transfer import Net2Wider
+from transfuse.types import HyperparameterError, UnsupportedStructureError
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_every_shipped_network_is_widened_and_trained(name: str, tmp_path: Path) -> None:
+    context = problem(tmp_path, name)
+    fused = Net2Wider().apply(context)
+    assert fused.network is not None and fused.diagnostics["preservation_error"] < 1e-5
+    assert fused.diagnostics["parameters_after"] > fused.diagnostics["parameters_before"]
+    assert all(after == 2 * before for before, after in fused.diagnostics["widths"].values())
+    assert fused.steps == 6
+
+
+def test_factor_one_is_a_copy(tmp_path: Path) -> None:
+    context = problem(tmp_path)
+    source = context.base_models[0]
+    grown = Net2Wider(factor=1.0).grow(source, context.development, context.generator("init"))
+    for key, value in grown.network.state_dict().items():
+        assert "heads" in key or torch.equal(value, source.state[key])
+
+
+def test_widths_of_its_own_and_noise(tmp_path: Path) -> None:
+    context = problem(tmp_path)
+    source = context.base_models[0]
+    grown = Net2Wider(widths={"channels": [5, 9]}, noise=0.5).grow(source, context.development, torch.Generator())
+    assert grown.report["widths"]["channels.1"] == [6, 9] and grown.report["preservation_error"] > 1e-4
+
+
+def test_misfits_are_told(tmp_path: Path) -> None:
+    with pytest.raises(HyperparameterError, match="`factor` should be at least 1. Found `factor = 0.5`"):
+        Net2Wider(factor=0.5)
+    with pytest.raises(HyperparameterError, match="`split` should be unequal or equal"):
+        Net2Wider(split="random")
+    context = problem(tmp_path)
+    with pytest.raises(HyperparameterError, match="`channels.0` should not become narrower. Found 4 and 2"):
+        Net2Wider(widths={"channels": [2, 6]}).apply(context)
+    vit = problem(tmp_path / "vit", "vit")
+    with pytest.raises(UnsupportedStructureError, match="Found 8 and 12. Did you mean factor=2"):
+        Net2Wider(factor=1.5).apply(vit)
