@@ -112,12 +112,14 @@ class Phase:
         share: of all steps, in (0, 1].
         groups: each parameter of the network is in exactly one.
         penalties: terms that are added to the loss.
+        loss_factor: on the tasks' losses, >= 0.
     """
 
     name: str
     share: float
     groups: tuple[ParameterGroup, ...]
     penalties: tuple[Penalty, ...] = ()
+    loss_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

@@ -73,10 +73,12 @@ class TransferModule(TrainingModule):
         )
 
     def objective(self, losses: list[Tensor], batch: Batch) -> Tensor:
-        """sum_t L_t + sum of penalties."""
+        """Factor times sum_t L_t, plus penalties."""
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
+        if self._phase.loss_factor != 1.0:
+            total = total * self._phase.loss_factor
         for penalty in self._phase.penalties:
             total = total + penalty(self.network, batch.inputs, self._seen)
         self._seen.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from transfuse.strategy.base import Arm, Context, TrainedStrategy
 from transfuse.strategy.parameter_transfer.base import ParameterTransfer, require_source, start_plan
 from transfuse.strategy.parameter_transfer.full_finetune import FullFinetune
 from transfuse.types import Development, ProblemKind
+
+if TYPE_CHECKING:
+    from transfuse.training.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +60,13 @@ class StructureTransfer(TrainedStrategy, ABC):
         super().check(development, base_models)
         require_source(self, self.source, base_models)
 
-    def start(self, context: Context) -> Arm:
-        """Derives the network, then lays out its training."""
+    def plan(self, context: Context) -> Plan:
+        """Derives the network; then what is trained of it when."""
         source = context.base_models[self.source]
         grown = self.grow(source, context.development, context.generator("init"))
         carried = frozenset(name for name, _ in grown.network.named_parameters()) - head_names(grown.network)
-        plan = self.then.plan_of(grown.network, source, carried if grown.carries else frozenset(), grown.report)
-        return start_plan(context, self, source, plan)
+        return self.then.plan_of(grown.network, source, carried if grown.carries else frozenset(), grown.report)
+
+    def start(self, context: Context) -> Arm:
+        """Derives the network, then lays out its training."""
+        return start_plan(context, self, context.base_models[self.source], self.plan(context))
