@@ -33,7 +33,13 @@ CASES = {
     "multi_task/joint_sum": TASKS,
     "baseline/scratch": NOISE,
     "parameter_transfer/full_finetune": NOISE,
+    "parameter_transfer/lora": NOISE,
+    "parameter_transfer/linear_probe": NOISE,
     "structure_transfer/scratch_architecture": NOISE,
+    "structure_transfer/net2wider": NOISE,
+    "structure_transfer/net2deeper": NOISE,
+    "structure_transfer/weight_selection": NOISE,
+    "structure_transfer/distill": NOISE,
 }
 CLASSIFICATION = ("accuracy", "f1_macro", "auroc", "nll", "brier", "ece")
 COSTS = ("base_seconds", "fuse_seconds", "parameters", "flops_per_example", "latency_ms", "peak_memory_mb")

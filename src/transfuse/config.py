@@ -29,7 +29,7 @@ from transfuse.strategy.base import Strategy
 from transfuse.strategy.weight_fusion import Aligned, WeightFusion
 from transfuse.suggest import nearest
 from transfuse.tracking import Tracker
-from transfuse.types import ConfigError, HyperparameterError, MissingExtraError
+from transfuse.types import ConfigError, HyperparameterError, MissingExtraError, Task
 
 _GROUPS = (
     "data",
@@ -229,9 +229,9 @@ def _architecture(node: Any, key: str) -> Architecture:
     build = _instantiated({**checked, "_partial_": True}, key)
 
     def making(sharing: Sharing) -> Callable[..., Any]:
-        def make(**given: Any) -> Any:
+        def make(*, input_shape: tuple[int, ...], tasks: tuple[Task, ...], **sizes: Any) -> Any:
             try:
-                return sharing.build(build, **given)
+                return sharing.build(partial(build, **sizes), input_shape=input_shape, tasks=tasks)
             except HyperparameterError as error:
                 raise ConfigError(with_key(str(error), key)) from error
 

@@ -48,7 +48,12 @@ class Architecture:
     def resized(self, **sizes: Any) -> Architecture:
         """The same with other sizes, of the recipe's own names."""
         plain = {name: list(value) if isinstance(value, Sequence) else value for name, value in sizes.items()}
-        return replace(self, recipe={**self.recipe, **plain}, make=partial(self.make, **sizes))
+        return replace(
+            self,
+            recipe={**self.recipe, **plain},
+            make=partial(self.make, **sizes),
+            plain=None if self.plain is None else self.plain.resized(**sizes),
+        )
 
     def build(self, input_shape: tuple[int, ...], tasks: tuple[Task, ...], generator: torch.Generator) -> nn.Module:
         """A network with fresh weights drawn from `generator`: inputs (N, *input_shape) to {task: (N, C)}."""
