@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from transfuse.data.dataset import Dataset, require, require_fraction
+from transfuse.data.dataset import require, require_fraction
 from transfuse.data.digits import DIGIT, read_digits
 from transfuse.data.resizing import resized
 from transfuse.data.splits import count, split_off
-from transfuse.data.transfer_splits import TransferSplits, of_classes, require_classes, task_of_classes
+from transfuse.data.transfer_splits import FewOfTarget, of_classes, require_classes, task_of_classes
 from transfuse.types import HyperparameterError, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsHalves(Dataset):
+class DigitsHalves(FewOfTarget):
     """Digits 0-4 -> 5-9: frozen features are strongly negative, fine-tuning is slightly so.
 
     Attributes:
@@ -33,8 +33,6 @@ class DigitsHalves(Dataset):
     target: tuple[int, ...] = (5, 6, 7, 8, 9)
     test_fraction: float = 0.5
     source_validation_fraction: float = 1 / 3
-    target_size: int = 50
-    validation_size: int = 100
     side: int = 14
 
     def __post_init__(self) -> None:
@@ -47,7 +45,7 @@ class DigitsHalves(Dataset):
             )
         require_fraction("test_fraction", self.test_fraction)
         require(self.side >= 2, "side", ">= 2", self.side)
-        self._splits.check(task_of_classes(DIGIT, self.target))
+        self.splits.check(task_of_classes(DIGIT, self.target))
 
     def build(self, *, seed: int, folder: Path) -> Problem:
         """The source's digits of what is not test, and the target's digits of both."""
@@ -62,19 +60,11 @@ class DigitsHalves(Dataset):
             purpose="test",
         )
         images = resized(examples, self.side)
-        return self._splits.build(
+        return self.splits.build(
             name=self.name,
             tasks=(task_of_classes(DIGIT, self.source), task_of_classes(DIGIT, self.target)),
             source=of_classes(images.select(rest), DIGIT, self.source),
             pool=of_classes(images.select(rest), DIGIT, self.target),
             test=of_classes(images.select(test), DIGIT, self.target),
             seed=seed,
-        )
-
-    @property
-    def _splits(self) -> TransferSplits:
-        return TransferSplits(
-            source_validation_fraction=self.source_validation_fraction,
-            target_size=self.target_size,
-            validation_size=self.validation_size,
         )

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from transfuse.data.dataset import Dataset, require, require_fraction
+from transfuse.data.dataset import require, require_fraction
 from transfuse.data.digits import DIGIT, read_digits
 from transfuse.data.noise import CleanToNoisy
 from transfuse.data.splits import count, split_off
-from transfuse.data.transfer_splits import TransferSplits
+from transfuse.data.transfer_splits import FewOfTarget
 from transfuse.types import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsNoise(Dataset):
+class DigitsNoise(FewOfTarget):
     """Digits, 10 classes clean -> the same classes with Gaussian noise, on other images.
 
     With the defaults 719 images are source, 539 the target's pool (of which 150 are used) and 539 test.
@@ -32,9 +32,6 @@ class DigitsNoise(Dataset):
 
     source_fraction: float = 0.4
     test_fraction: float = 0.3
-    source_validation_fraction: float = 0.2
-    target_size: int = 50
-    validation_size: int = 100
     noise: float = 0.7
 
     def __post_init__(self) -> None:
@@ -42,7 +39,7 @@ class DigitsNoise(Dataset):
         require_fraction("test_fraction", self.test_fraction)
         both = self.source_fraction + self.test_fraction
         require(both < 1, "source_fraction + test_fraction", "< 1", both)
-        self._splits.check(DIGIT)
+        self.splits.check(DIGIT)
         assert self._change  # noise out of its range is refused there
 
     def build(self, *, seed: int, folder: Path) -> Problem:
@@ -66,7 +63,7 @@ class DigitsNoise(Dataset):
             seed=seed,
             purpose="source",
         )
-        return self._splits.build(
+        return self.splits.build(
             name=self.name,
             tasks=(DIGIT, DIGIT),
             source=examples.select(source),
@@ -80,11 +77,3 @@ class DigitsNoise(Dataset):
     @property
     def _change(self) -> CleanToNoisy:
         return CleanToNoisy(noise=self.noise)
-
-    @property
-    def _splits(self) -> TransferSplits:
-        return TransferSplits(
-            source_validation_fraction=self.source_validation_fraction,
-            target_size=self.target_size,
-            validation_size=self.validation_size,
-        )

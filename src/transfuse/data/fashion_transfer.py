@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from transfuse.data.dataset import Dataset, require
+from transfuse.data.dataset import require
 from transfuse.data.fashion_mnist import ARCHIVE, ARTICLE, read_fashion_mnist, subset
 from transfuse.data.resizing import averaged
-from transfuse.data.transfer_splits import TransferSplits, of_classes, task_of_classes
+from transfuse.data.transfer_splits import FewOfTarget, TransferSplits, of_classes, task_of_classes
 from transfuse.types import HyperparameterError, Problem, Split
 
 ALL = tuple(range(ARTICLE.outputs))
 
 
 @dataclass(frozen=True, kw_only=True)
-class FashionTransfer(Dataset, ABC):
+class FashionTransfer(FewOfTarget, ABC):
     """Many images of the source, few of the target, and the test file's images of the target's classes.
 
     The source is in the first half of the training file, the target's pool in the second half.
@@ -35,8 +35,6 @@ class FashionTransfer(Dataset, ABC):
     """
 
     source_size: int | None = None
-    source_validation_fraction: float = 0.2
-    target_size: int = 50
     validation_size: int = 1000
     pool: int = 2
     split_images: bool = True
@@ -46,7 +44,7 @@ class FashionTransfer(Dataset, ABC):
         require(self.source_size is None or self.source_size >= 100, "source_size", ">= 100 or null", self.source_size)
         require(self.pool in (1, 2, 4, 7, 14), "pool", "1, 2, 4, 7 or 14", self.pool)
         source, target = self.classes
-        self._splits.check(task_of_classes(ARTICLE, target))
+        self.splits.check(task_of_classes(ARTICLE, target))
         if not (self.split_images or self.allow_overlap) and set(source) & set(target):
             raise HyperparameterError(
                 "`split_images` should be true where source and target have classes in common. "
@@ -75,7 +73,7 @@ class FashionTransfer(Dataset, ABC):
         first, second = (every[:half], every[half:]) if self.split_images else (every, every)
         source = of_classes(examples.select(first), ARTICLE, source_classes)
         source = source.select(subset(source, self.source_size, field="source_size", seed=seed))
-        return self._splits.build(
+        return self.splits.build(
             name=self.name,
             tasks=(task_of_classes(ARTICLE, source_classes), task_of_classes(ARTICLE, target_classes)),
             source=averaged(source, self.pool),
@@ -87,10 +85,6 @@ class FashionTransfer(Dataset, ABC):
         )
 
     @property
-    def _splits(self) -> TransferSplits:
-        return TransferSplits(
-            source_validation_fraction=self.source_validation_fraction,
-            target_size=self.target_size,
-            validation_size=self.validation_size,
-            allow_overlap=self.allow_overlap,
-        )
+    def splits(self) -> TransferSplits:
+        """How the splits are drawn."""
+        return replace(super().splits, allow_overlap=self.allow_overlap)

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
-from transfuse.data.dataset import Dataset, require, require_fraction
+from transfuse.data.dataset import require, require_fraction
 from transfuse.data.digits import DIGIT, read_digits
 from transfuse.data.mnist import read_mnist
 from transfuse.data.resizing import averaged, resized
 from transfuse.data.splits import count, split_off
-from transfuse.data.transfer_splits import TransferSplits
+from transfuse.data.transfer_splits import FewOfTarget
 from transfuse.types import Problem
 
 _BRIGHTEST = 255 / 16  # a digit's pixels are in 0..16, MNIST's in 0..255
 
 
 @dataclass(frozen=True, kw_only=True)
-class MnistToDigits(Dataset):
+class MnistToDigits(FewOfTarget):
     """5,000 digits of MNIST -> few of scikit-learn's, resized: frozen features are strongly negative.
 
     Attributes:
@@ -31,16 +31,13 @@ class MnistToDigits(Dataset):
             that resolution.
     """
 
-    source_validation_fraction: float = 0.2
     test_fraction: float = 0.5
-    target_size: int = 50
-    validation_size: int = 100
     pool: int = 2
 
     def __post_init__(self) -> None:
         require_fraction("test_fraction", self.test_fraction)
         require(self.pool in (1, 2, 4, 7, 14), "pool", "1, 2, 4, 7 or 14", self.pool)
-        self._splits.check(DIGIT)
+        self.splits.check(DIGIT)
 
     def build(self, *, seed: int, folder: Path) -> Problem:
         """All of MNIST as the source; the digits as the target's pool and test."""
@@ -57,19 +54,11 @@ class MnistToDigits(Dataset):
             seed=seed,
             purpose="test",
         )
-        return self._splits.build(
+        return self.splits.build(
             name=self.name,
             tasks=(DIGIT, DIGIT),
             source=source,
             pool=target.select(rest),
             test=target.select(test),
             seed=seed,
-        )
-
-    @property
-    def _splits(self) -> TransferSplits:
-        return TransferSplits(
-            source_validation_fraction=self.source_validation_fraction,
-            target_size=self.target_size,
-            validation_size=self.validation_size,
         )

@@ -5,6 +5,7 @@ Dimensions in tensor names: N examples.
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transfuse.data.dataset import require, require_fraction
+from transfuse.data.dataset import Dataset, require, require_fraction
 from transfuse.data.scaling import pixel_scaling
 from transfuse.data.splits import balanced, count, make_development, split_off
 from transfuse.types import HyperparameterError, Problem, Split, Task
@@ -182,6 +183,30 @@ class TransferSplits:
                 f"Did you mean split_images=true, or allow_overlap=true?"
             )
         return shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewOfTarget(Dataset, ABC):
+    """A transfer problem with few examples of the target.
+
+    Attributes:
+        source_validation_fraction: share of the source that is its validation split, in (0, 1).
+        target_size: training examples of the target, balanced; at least one a class.
+        validation_size: validation examples of the target, stratified; at least one a class.
+    """
+
+    source_validation_fraction: float = 0.2
+    target_size: int = 50
+    validation_size: int = 100
+
+    @property
+    def splits(self) -> TransferSplits:
+        """How the splits are drawn."""
+        return TransferSplits(
+            source_validation_fraction=self.source_validation_fraction,
+            target_size=self.target_size,
+            validation_size=self.validation_size,
+        )
 
 
 def _on_overlap(shared: int) -> str:

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from transfuse.data.dataset import Dataset, require, require_fraction
+from transfuse.data.dataset import require, require_fraction
 from transfuse.data.files import PackagedFile
 from transfuse.data.splits import split_off
 from transfuse.data.tokens import tokenized
-from transfuse.data.transfer_splits import TransferSplits, as_they_are
+from transfuse.data.transfer_splits import FewOfTarget, as_they_are
 from transfuse.types import Problem, Split, Task
 
 FILE = PackagedFile(
@@ -32,7 +32,7 @@ _AIRLINES = re.compile(r"@(united|southwestair|jetblue|usairways|americanair|vir
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tweets(Dataset):
+class Tweets(FewOfTarget):
     """Sentiment of tweets on cars that drive themselves, a festival, a game, ... -> of tweets to airlines.
 
     A text that occurs more than once is used once, so that source, target and test share none.
@@ -50,7 +50,6 @@ class Tweets(Dataset):
     tokenizer: str
     length: int = 48
     source_size: int | None = 4000
-    source_validation_fraction: float = 0.2
     target_size: int = 60
     validation_size: int = 300
     test_size: int = 2000
@@ -60,7 +59,7 @@ class Tweets(Dataset):
         require(self.source_size is None or self.source_size >= 30, "source_size", ">= 30 or null", self.source_size)
         require_fraction("source_validation_fraction", self.source_validation_fraction)
         require(self.test_size >= 3, "test_size", ">= 3", self.test_size)
-        self._splits.check(SENTIMENT)
+        self.splits.check(SENTIMENT)
 
     def build(self, *, seed: int, folder: Path) -> Problem:
         """Source, target's pool and test, tokenized."""
@@ -73,7 +72,7 @@ class Tweets(Dataset):
         parts = [
             self._tokenized(tweets.select(part), [texts[index] for index in part]) for part in (source, pool, test)
         ]
-        return self._splits.build(
+        return self.splits.build(
             name=self.name,
             tasks=(SENTIMENT, SENTIMENT),
             source=parts[0],
@@ -86,14 +85,6 @@ class Tweets(Dataset):
 
     def _tokenized(self, split: Split, texts: Sequence[str]) -> Split:
         return replace(split, inputs=tokenized(texts, Path(self.tokenizer), self.length))
-
-    @property
-    def _splits(self) -> TransferSplits:
-        return TransferSplits(
-            source_validation_fraction=self.source_validation_fraction,
-            target_size=self.target_size,
-            validation_size=self.validation_size,
-        )
 
 
 def read_tweets(folder: Path) -> tuple[list[str], Split]:

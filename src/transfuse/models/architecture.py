@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from transfuse.randomness import global_stream
-from transfuse.types import Task
+from transfuse.suggest import nearest
+from transfuse.types import HyperparameterError, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,14 @@ class Architecture:
         return self if len(tasks) > 1 else self.hard
 
     def resized(self, **sizes: Any) -> Architecture:
-        """The same with other sizes, of the recipe's own names."""
+        """The same with other sizes, of the recipe's own names.
+
+        Raises:
+            HyperparameterError: the recipe has no such size, with the nearest names.
+        """
+        for name in sizes:
+            if name not in self.recipe:
+                raise HyperparameterError(f"model={self.name} has no `{name}`.{nearest(name, self.recipe)}")
         plain = {name: list(value) if isinstance(value, Sequence) else value for name, value in sizes.items()}
         return replace(
             self,

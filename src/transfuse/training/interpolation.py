@@ -21,12 +21,17 @@ class Interpolate(Finish):
     """`(1 - c) w0 + c w`, c by the selection metric on validation data; among equals the largest.
 
     Attributes:
-        starts: state dict key -> w0; parametrized keys are not interpolated.
+        starts: state dict key -> w0.
         coefficients: c that are tried.
     """
 
     starts: Mapping[str, Tensor]
     coefficients: tuple[float, ...]
+
+    @property
+    def looks(self) -> int:
+        """One a coefficient."""
+        return len(self.coefficients)
 
     @torch.no_grad()
     def apply(self, network: nn.Module, data: Data) -> Mapping[str, Any]:

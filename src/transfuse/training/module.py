@@ -310,8 +310,6 @@ class TrainingModule(LightningModule, ABC):
         in_last_group = batch >= self.budget.epoch_batches - self._last_group
         return self.settings.accumulate / self._last_group if in_last_group else 1.0
 
-    # the end of an epoch
-
     def _end_epoch(self, validation: Row) -> None:
         progress = self.progress
         means_T = self._means(self._sums_T)

@@ -38,6 +38,11 @@ class Data:
 class ClosedForm(ABC):
     """Work on the target's data before the first step: a probe, statistics, gradient norms. Deterministic."""
 
+    @property
+    def looks(self) -> int:
+        """How many times validation scores are read to select something."""
+        return 0
+
     @abstractmethod
     def apply(self, plan: Plan, data: Data) -> Plan:
         """The plan after the work: its network may be changed in place, its phases and its report replaced."""
@@ -65,6 +70,11 @@ class Penalty(nn.Module, ABC):
 
 class Finish(ABC):
     """Work on the trained network: what training parametrized becomes plain weights again, statistics are measured."""
+
+    @property
+    def looks(self) -> int:
+        """How many times validation scores are read to select something."""
+        return 0
 
     @abstractmethod
     def apply(self, network: nn.Module, data: Data) -> Mapping[str, Any]:

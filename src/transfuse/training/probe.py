@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, log_softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from torch import Tensor
 
 from transfuse.models.features import features_of, require_network
@@ -22,6 +22,7 @@ from transfuse.types import DataError, Task
 
 PENALTIES = tuple(float(10.0**power) for power in range(-4, 5))
 _GRADIENT = 1e-6
+_NEWTON, _NEWTON_STEPS = 600, 20  # parameters up to which the last steps are Newton's, and how many
 
 Array = NDArray[np.float64]
 Loss = Callable[[Array], tuple[float, Array]]  # (N, C) outputs -> the summed loss, and its gradient (N, C)
@@ -54,8 +55,9 @@ def fit_probe(
 ) -> Probe:
     """Min over W, b of `c * sum_i loss_i + 1/2 |W|^2`; the bias is not penalized.
 
-    classification: cross-entropy; multilabel: sum over labels of the logistic loss; both by L-BFGS in float64 until
-    the gradient's norm is below 1e-6 (or no step improves). regression: squared error, in closed form (ridge).
+    classification: cross-entropy; multilabel: sum over labels of the logistic loss; both in float64 by L-BFGS, and by
+    Newton steps where there are few parameters, until the gradient's norm is below 1e-6 (or no step improves).
+    regression: squared error, in closed form (ridge).
 
     Args:
         features_NF: (N, F).
@@ -86,20 +88,70 @@ def fit_probe(
     first = np.zeros(outputs * (num_features + 1))
     if start is not None:
         first = np.concatenate([start.weight_CF.ravel(), start.bias_C])
+    small = first.size <= _NEWTON
+    tolerance = max(_GRADIENT, 1e-3 * c) if small else _GRADIENT
     found = minimize(
         objective,
         first,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 10_000, "maxfun": 20_000, "maxcor": 30, "gtol": _GRADIENT / first.size**0.5, "ftol": 0.0},
-    )
-    weight_CF = found.x[:-outputs].reshape(outputs, num_features)
+        options={"maxiter": 10_000, "maxfun": 20_000, "maxcor": 20, "gtol": tolerance / first.size**0.5, "ftol": 0.0},
+    ).x
+    if small:
+        found = _polished(found, objective, lambda flat: _hessian(flat, features_NF, kind, outputs, c))
+    value, gradient = objective(found)
     return Probe(
-        weight_CF=weight_CF,
-        bias_C=found.x[-outputs:],
-        objective=float(found.fun),
-        gradient_norm=float(np.linalg.norm(found.jac)),
+        weight_CF=found[:-outputs].reshape(outputs, num_features),
+        bias_C=found[-outputs:],
+        objective=value,
+        gradient_norm=float(np.linalg.norm(gradient)),
     )
+
+
+def _polished(
+    flat: Array, objective: Callable[[Array], tuple[float, Array]], hessian: Callable[[Array], Array]
+) -> Array:
+    """Newton steps until the gradient's norm is below 1e-6, or no step makes it smaller."""
+    size = float(np.linalg.norm(objective(flat)[1]))
+    for _ in range(_NEWTON_STEPS):
+        if size < _GRADIENT:
+            break
+        try:
+            tried = flat - np.linalg.solve(hessian(flat), objective(flat)[1])
+        except np.linalg.LinAlgError:
+            break
+        after = float(np.linalg.norm(objective(tried)[1]))
+        if not after < size:
+            break
+        flat, size = tried, after
+    return flat
+
+
+def _hessian(flat: Array, features_NF: Array, kind: str, outputs: int, c: float) -> Array:
+    """Of the objective, in the order of `flat`: weights by output, then biases."""
+    num_examples, num_features = features_NF.shape
+    inputs_NG = np.concatenate([features_NF, np.ones((num_examples, 1))], axis=1)
+    outputs_NC = features_NF @ flat[:-outputs].reshape(outputs, num_features).T + flat[-outputs:]
+    p_NC = softmax(outputs_NC, axis=1) if kind == "classification" else expit(outputs_NC)
+    blocks = np.zeros((outputs, num_features + 1, outputs, num_features + 1))
+    for first in range(outputs):
+        for second in range(first, outputs):
+            if first == second:
+                curvature_N = p_NC[:, first] * (1 - p_NC[:, first])
+            elif kind == "classification":
+                curvature_N = -p_NC[:, first] * p_NC[:, second]
+            else:
+                continue
+            block = c * (inputs_NG * curvature_N[:, None]).T @ inputs_NG
+            blocks[first, :, second] = blocks[second, :, first] = block
+    if kind == "classification":  # a common shift of all biases changes nothing: no step is wanted along it
+        blocks[:, -1, :, -1] += 1.0
+    flat_blocks = blocks.reshape(outputs * (num_features + 1), -1)
+    place = np.arange(len(flat_blocks)).reshape(outputs, num_features + 1)
+    order = np.concatenate([place[:, :-1].ravel(), place[:, -1]])
+    total: Array = flat_blocks[np.ix_(order, order)]
+    total[np.arange(outputs * num_features), np.arange(outputs * num_features)] += 1.0
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +165,11 @@ class ProbeHeads(ClosedForm):
 
     penalty: float | str = "auto"
     standardize: bool = True
+
+    @property
+    def looks(self) -> int:
+        """One a penalty, where there is a choice."""
+        return len(PENALTIES) if isinstance(self.penalty, str) else 0
 
     def apply(self, plan: Plan, data: Data) -> Plan:
         """The plan with fitted heads."""

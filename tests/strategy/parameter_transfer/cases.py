@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def problem(folder: Path, name: str = "cnn", build: Any = None, **training: Any)
         target, train=_widened(target.train, shape), validation=_widened(target.validation, shape), source=source
     )
     setting = make_setting(target, **{"epochs": None, "steps": 6, "batch_size": 24, **training})
-    architecture = Architecture(name=name, recipe={"_target_": name}, make=build or BUILT[name])
+    make = build or BUILT[name]
+    sizes = {each.name: each.default for each in signature(make).parameters.values() if each.default is not each.empty}
+    architecture = Architecture(name=name, recipe={"_target_": name, **sizes}, make=make)
     return make_context(replace(setting, architecture=architecture), Source(), folder)
 
 

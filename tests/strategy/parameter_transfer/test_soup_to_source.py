@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.strategy.parameter_transfer.cases import problem, trained
-from transfuse.strategy.parameter_transfer import BitFit, FullFinetune, SoupToSource
+from transfuse.strategy.parameter_transfer import BitFit, FullFinetune, Lora, SoupToSource
 from transfuse.types import HyperparameterError
 
 
@@ -27,6 +27,18 @@ def test_the_choice_is_the_best_on_validation(tmp_path: Path) -> None:
     found = SoupToSource(inner=BitFit()).apply(problem(tmp_path, lr=0.1)).diagnostics["interpolation"]
     best = min(found["tried"], key=lambda entry: entry["nll"])
     assert found["taken"] == best["c"] and len(found["tried"]) == 11
+
+
+def test_every_coefficient_is_a_look_and_low_rank_updates_are_mixed_too(tmp_path: Path) -> None:
+    context = problem(tmp_path, "mlp", lr=0.1)
+    alone = Lora().apply(context)
+    soup = SoupToSource(inner=Lora(), coefficients=(0.0,)).apply(context)
+    assert soup.looks == alone.looks + 1
+    assert soup.network is not None
+    source = context.base_models[0].state
+    assert all(
+        torch.equal(value, source[key]) for key, value in soup.network.state_dict().items() if "heads" not in key
+    )
 
 
 def test_misfits_are_told() -> None:

@@ -61,6 +61,8 @@ def test_misfits_are_told(tmp_path: Path) -> None:
     with pytest.raises(HyperparameterError, match="`teacher` should be source"):
         Distill(teacher="both")
     context = problem(tmp_path)
+    with pytest.raises(HyperparameterError, match="has no `chanels`. Did you mean channels"):
+        Distill(student={"chanels": [2, 3]}).apply(context)
     renamed = replace(context.development, tasks=(replace(context.development.tasks[0], classes=("no", "yes")),))
     with pytest.raises(IncompatibleStrategyError, match="Did you mean teacher=source_finetuned"):
         Distill(teacher="source").check(renamed, context.base_models.description)

@@ -1,27 +1,33 @@
-"""What is left of a source's weights when their arrangement is taken away: two controls."""
+"""Controls: what is left of a source's weights when their arrangement is taken away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-def each_tensor(state: Mapping[str, Tensor], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """`change` of every floating tensor with more than one element; all others as they are."""
-    return {
-        key: change(value) if value.is_floating_point() and value.numel() > 1 else value for key, value in state.items()
-    }
+from transfuse.strategy.parameter_transfer.full_finetune import FullFinetune
 
 
-def drawn_like(value: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal values with the tensor's mean and standard deviation."""
-    noise = torch.randn(value.shape, generator=generator, dtype=value.dtype)
-    return value.mean() + value.std(correction=0) * noise
+@dataclass(frozen=True, kw_only=True)
+class Ablated(FullFinetune):
+    """Full fine-tuning from tensors that keep part of what the source's hold.
 
+    Floating tensors with more than one element are changed, BatchNorm's statistics too; variances stay positive.
+    """
 
-def shuffled(value: Tensor, generator: torch.Generator) -> Tensor:
-    """The tensor's entries in random order."""
-    order = torch.randperm(value.numel(), generator=generator)
-    return value.flatten()[order].reshape(value.shape)
+    @abstractmethod
+    def ablate(self, value: Tensor, generator: torch.Generator) -> Tensor:
+        """What is kept of one tensor, in its shape."""
+
+    def carried_state(self, state: Mapping[str, Tensor], generator: torch.Generator) -> Mapping[str, Tensor]:
+        """The source's tensors without their arrangement."""
+        changed = {}
+        for key, value in state.items():
+            if value.is_floating_point() and value.numel() > 1:
+                value = self.ablate(value, generator)
+            changed[key] = value.abs() if key.endswith("running_var") else value
+        return changed

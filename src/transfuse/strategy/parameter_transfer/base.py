@@ -81,7 +81,12 @@ class ParameterTransfer(TrainedStrategy, ABC):
         return state
 
     def plan_of(
-        self, network: nn.Module, source: BaseModel, carried: frozenset[str], report: Mapping[str, Any]
+        self,
+        network: nn.Module,
+        source: BaseModel,
+        carried: frozenset[str],
+        report: Mapping[str, Any],
+        generator: torch.Generator,
     ) -> Plan:
         """The plan that trains a network whose weights `carried` came from the source."""
         from transfuse.training.plan import Plan
@@ -119,7 +124,7 @@ class ParameterTransfer(TrainedStrategy, ABC):
                 for name in heads & dict(network.named_parameters()).keys():
                     network.get_parameter(name).zero_()
         carried = frozenset(pair.target for pair in (*report.matched, *report.adapted))
-        return self.plan_of(network, source, carried, _summary(report))
+        return self.plan_of(network, source, carried, _summary(report), generator)
 
     def start(self, context: Context) -> Arm:
         """Lays out the plan's training."""
@@ -151,7 +156,9 @@ def start_plan(context: Context, strategy: TrainedStrategy, source: BaseModel, p
         report = {"trainable_parameters": trained, **module.plan.report}
         for work in plan.finish:
             report |= work.apply(result.network, module.data(development.train, development.validation))
-        return finished(context, result, {**report, "drift": drift(before, result.network)})
+        fused = finished(context, result, {**report, "drift": drift(before, result.network)})
+        looks = sum(work.looks for work in plan.leading) + sum(work.looks for work in plan.finish)
+        return replace(fused, looks=fused.looks + looks)
 
     return Arm(fitting=fitting, finished=fused)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from transfuse.models.network import head_names
 from transfuse.strategy.parameter_transfer.base import ParameterTransfer
 from transfuse.strategy.parameter_transfer.groups import groups_of, train_only
 from transfuse.strategy.parameter_transfer.ranges import require_positive
-from transfuse.types import Development, HyperparameterError, UnsupportedStructureError
+from transfuse.types import HyperparameterError, UnsupportedStructureError
 
 if TYPE_CHECKING:
     from transfuse.training.plan import Finish, Phase, Plan
@@ -73,12 +74,18 @@ class Lora(ParameterTransfer):
         alpha = 2.0 * self.rank if self.alpha is None else self.alpha
         return alpha / (self.rank if self.scaling == "standard" else self.rank**0.5)
 
-    def prepare(self, source: BaseModel, target: Development, generator: torch.Generator) -> Plan:
-        """The loaded network with its weights parametrized."""
+    def plan_of(
+        self,
+        network: nn.Module,
+        source: BaseModel,
+        carried: frozenset[str],
+        report: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> Plan:
+        """The plan of the network with its weights parametrized."""
         from transfuse.training.low_rank import LowRank, adaptable
 
-        plan = super().prepare(source, target, generator)
-        layers = adaptable(plan.network, self.targets, head_names(plan.network))
+        layers = adaptable(network, self.targets, head_names(network))
         if not layers:
             raise UnsupportedStructureError(
                 f"{self.name} adapts linear layers and ungrouped convolutions outside of the heads. Found none"
@@ -94,7 +101,7 @@ class Lora(ParameterTransfer):
                 generator=generator,
             )
             parametrize.register_parametrization(layer, "weight", update)
-        return self.plan_of(plan.network, source, frozenset(), {**plan.report, "adapted_layers": list(layers)})
+        return super().plan_of(network, source, carried, {**report, "adapted_layers": list(layers)}, generator)
 
     def phases(self, network: nn.Module) -> tuple[Phase, ...]:
         """One phase: the updates and the head."""

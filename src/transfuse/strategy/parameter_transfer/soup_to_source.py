@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from transfuse.base_models.model import BaseModel, Description
-from transfuse.strategy.parameter_transfer.base import ParameterTransfer
+from transfuse.strategy.parameter_transfer.base import ParameterTransfer, plain
 from transfuse.strategy.parameter_transfer.full_finetune import FullFinetune
 from transfuse.types import Development, HyperparameterError
 
@@ -62,9 +62,23 @@ class SoupToSource(ParameterTransfer):
 
     def prepare(self, source: BaseModel, target: Development, generator: torch.Generator) -> Plan:
         """The inner plan, ended by the choice of c."""
+        plan = self.inner.prepare(source, target, generator)
+        return self._ended(plan, frozenset((*plan.report["matched"], *plan.report["adapted"])))
+
+    def plan_of(
+        self,
+        network: nn.Module,
+        source: BaseModel,
+        carried: frozenset[str],
+        report: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> Plan:
+        """The inner plan, ended by the choice of c."""
+        return self._ended(self.inner.plan_of(network, source, carried, report, generator), carried)
+
+    def _ended(self, plan: Plan, carried: frozenset[str]) -> Plan:
         from transfuse.training.interpolation import Interpolate
 
-        plan = self.inner.prepare(source, target, generator)
-        carried = {*plan.report["matched"], *plan.report["adapted"]}
-        starts = {key: value.detach().clone() for key, value in plan.network.state_dict().items() if key in carried}
+        state = plan.network.state_dict()
+        starts = {plain(key): value.detach().clone() for key, value in state.items() if plain(key) in carried}
         return replace(plan, finish=(*plan.finish, Interpolate(starts=starts, coefficients=tuple(self.coefficients))))

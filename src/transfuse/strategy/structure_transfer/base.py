@@ -63,9 +63,11 @@ class StructureTransfer(TrainedStrategy, ABC):
     def plan(self, context: Context) -> Plan:
         """Derives the network; then what is trained of it when."""
         source = context.base_models[self.source]
-        grown = self.grow(source, context.development, context.generator("init"))
+        generator = context.generator("init")
+        grown = self.grow(source, context.development, generator)
         carried = frozenset(name for name, _ in grown.network.named_parameters()) - head_names(grown.network)
-        return self.then.plan_of(grown.network, source, carried if grown.carries else frozenset(), grown.report)
+        carried = carried if grown.carries else frozenset()
+        return self.then.plan_of(grown.network, source, carried, grown.report, generator)
 
     def start(self, context: Context) -> Arm:
         """Derives the network, then lays out its training."""

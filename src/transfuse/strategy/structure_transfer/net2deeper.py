@@ -18,6 +18,8 @@ from transfuse.strategy.structure_transfer.base import Grown, StructureTransfer
 from transfuse.strategy.structure_transfer.resizing import count, preservation_error, source_like, target_network
 from transfuse.types import Development, HyperparameterError, PreservationError, Task, UnsupportedStructureError
 
+_LAST_OF_BLOCK = ("attention.out.weight", "attention.out.bias", "mlp.2.weight", "mlp.2.bias")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Net2Deeper(StructureTransfer):
@@ -78,12 +80,11 @@ class Net2Deeper(StructureTransfer):
             self._require("residual", "residual network")
             sizes = [len(list(stage.children())) for stage in stages]
             blocks = [size + (index in positions) for index, size in enumerate(sizes)]
-            inside: dict[str, str | None] = {
-                f"backbone.stages.{stage}.{place}.": f"backbone.stages.{stage}.{place}."
-                if place < sizes[stage]
-                else None
-                for stage, size in enumerate(blocks)
-                for place in range(size)
+            kept = [(stage, place, place < sizes[stage]) for stage, size in enumerate(blocks) for place in range(size)]
+            inside = {
+                prefix: prefix if old else None
+                for stage, place, old in kept
+                for prefix in (f"backbone.stages.{stage}.{place}.",)
             }
             return architecture.resized(blocks=blocks), inside
         if isinstance(first, nn.Sequential) and isinstance(first[0], nn.Linear):
@@ -128,12 +129,7 @@ def _shifted(num_stages: int, positions: Sequence[int]) -> dict[str, str | None]
 def _filled(network: Network, before: Network, origin: Mapping[str, str | None]) -> dict[str, Tensor]:
     """State dict of the deeper network: old layers as they were, new ones without effect."""
     old = before.state_dict()
-    transformer = isinstance(before.backbone.stages[0], Block)
-    zero = (
-        ("attention.out.weight", "attention.out.bias", "mlp.2.weight", "mlp.2.bias")
-        if transformer
-        else ("norm2.weight",)
-    )
+    zero = _LAST_OF_BLOCK if isinstance(before.backbone.stages[0], Block) else ("norm2.weight",)
     state = {}
     for key, value in network.state_dict().items():
         prefix = next((each for each in origin if key.startswith(each)), None)

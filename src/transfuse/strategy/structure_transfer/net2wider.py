@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from transfuse.base_models.model import BaseModel
-from transfuse.models.widths import width_groups
+from transfuse.models.widths import WidthGroup, width_groups
 from transfuse.strategy.structure_transfer.base import Grown, StructureTransfer
 from transfuse.strategy.structure_transfer.operators import random_map, shares, widen
 from transfuse.strategy.structure_transfer.resizing import (
@@ -36,7 +37,7 @@ class Net2Wider(StructureTransfer):
         factor: >= 1, of all widths; a transformer's only whole ones.
         widths: sizes by the model's own fields (`{channels: [32, 64]}`), in place of `factor`.
         split: `unequal`: shares in proportion to draws from U(0.5, 1.5); `equal`.
-        noise: >= 0, standard deviation added to copies as a share of each tensor's own; above 0 the function changes.
+        noise: >= 0, deviation of what is added to copies, as a share of each tensor's own; then the function changes.
 
     Reference:
         Chen et al. 2016, "Net2Net", 1511.05641; Wang et al. 2023, "LEMON", 2310.07999.
@@ -71,11 +72,9 @@ class Net2Wider(StructureTransfer):
             map_N = random_map(group.size, wanted, generator, whole=group.whole)
             split_N = shares(map_N, group.size, generator, equal=self.split == "equal")
             state = widen(state, [group], map_N, split_N)
+            if self.noise:
+                state |= _disturbed(state, group, self.noise, generator)
             maps[group.name] = map_N.tolist()
-        if self.noise:
-            for key, value in state.items():
-                if value.is_floating_point() and value.numel() > 1 and value.shape != source.state[key].shape:
-                    state[key] = value + self.noise * value.std() * torch.randn(value.shape, generator=generator)
         architecture = resized(source.architecture, groups, sizes)
         after = source_like(architecture, state, target)
         error = preservation_error(before, after, target, exact=not self.noise)
@@ -89,3 +88,17 @@ class Net2Wider(StructureTransfer):
                 "preservation_error": error,
             },
         )
+
+
+def _disturbed(
+    state: Mapping[str, Tensor], group: WidthGroup, noise: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """What writes the new units, with noise; the first units are as they were."""
+    changed = {}
+    for slot in group.producers:
+        value = state[slot.key].clone()
+        start = group.size * slot.block
+        copies = value.narrow(slot.dim, start, value.shape[slot.dim] - start)
+        copies += noise * value.std() * torch.randn(copies.shape, generator=generator)
+        changed[slot.key] = value
+    return changed

@@ -14,6 +14,7 @@ from transfuse.models.loading import load
 from transfuse.models.network import head_names
 from transfuse.models.predict import predict
 from transfuse.models.widths import WidthGroup
+from transfuse.suggest import nearest
 from transfuse.types import Development, HyperparameterError, PreservationError, UnsupportedStructureError
 
 _EXAMPLES = 64
@@ -21,20 +22,41 @@ _EXAMPLES = 64
 
 def new_sizes(groups: Sequence[WidthGroup], factor: float, widths: Mapping[str, Any] | None) -> dict[str, int]:
     """Group name -> its new size, by `factor` or by the sizes of the recipe's fields."""
+    if widths is not None:
+        _check_widths(groups, widths)
     found = {}
     for group in groups:
         if widths is None:
             wanted = max(1, round(group.size * factor))
+            if group.whole and wanted % group.size:
+                raise UnsupportedStructureError(
+                    f"`{group.name}` is a stream under LayerNorm, which only whole multiples leave as they are. "
+                    f"Found {group.size} and {wanted}. Did you mean factor=2?"
+                )
         else:
-            value = widths.get(group.field, None)
-            wanted = group.size if value is None else int(value if group.index is None else value[group.index])
-        if group.whole and (wanted % group.size if wanted >= group.size else True):
-            raise UnsupportedStructureError(
-                f"`{group.name}` is a stream under LayerNorm, which only whole multiples leave as they are. "
-                f"Found {group.size} and {wanted}. Did you mean factor=2?"
-            )
+            value = widths.get(group.field, group.size)
+            wanted = int(value if isinstance(value, int) else value[group.index])
         found[group.name] = wanted
     return found
+
+
+def _check_widths(groups: Sequence[WidthGroup], widths: Mapping[str, Any]) -> None:
+    """Raises unless each entry names a field of the model and has a number for each of its widths."""
+    if any(group.whole for group in groups):
+        raise UnsupportedStructureError("A transformer's widths depend on one another. Did you mean `factor`?")
+    lengths: dict[str, int | None] = {}
+    for group in groups:
+        before = lengths.get(group.field) or 0
+        lengths[group.field] = None if group.index is None else max(before, group.index + 1)
+    for field, value in widths.items():
+        if field not in lengths:
+            raise HyperparameterError(
+                f"`widths` should name sizes of the model. Found `{field}`.{nearest(field, lengths)}"
+            )
+        found = None if isinstance(value, int) else len(value)
+        if found != lengths[field]:
+            rule = "a number" if lengths[field] is None else f"{lengths[field]} numbers"
+            raise HyperparameterError(f"`widths.{field}` should be {rule}. Found `widths.{field} = {value}`.")
 
 
 def resized(architecture: Architecture, groups: Sequence[WidthGroup], sizes: Mapping[str, int]) -> Architecture:
